@@ -1,0 +1,5 @@
+//! The `gds` command.
+
+fn main() -> std::process::ExitCode {
+    gds_rs::cli::main()
+}

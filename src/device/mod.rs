@@ -1,0 +1,257 @@
+//! Device memory, pinned memory, copies, streams, events and the copy kernels.
+//!
+//! One trait, [`Device`], with two implementations: `cuda` (cudarc over libcuda, loaded at run
+//! time) and `host` (the same contract on plain memory, so that everything runs without a GPU).
+//! The room never opens a file and never decides a path. Invariants: the CUDA context is the
+//! device's primary context; the caller's current context is what it was when a call returns; a
+//! copy is ordered by its stream alone. Guarded by the conformance suite
+//! `tests/device_conformance.rs`, which runs over every implementation.
+
+use std::fmt;
+
+use crate::error::Result;
+
+/// What kind of memory a pointer names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// Device memory: only the device may touch it. On the host device, ordinary memory.
+    Device,
+    /// Host memory that the device can copy from and to without a staging copy.
+    Pinned,
+    /// Unified memory that moves between host and device on its own.
+    Managed,
+    /// Ordinary host memory that the driver does not know.
+    Pageable,
+}
+
+/// What is known of a pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PointerInfo {
+    /// Its kind.
+    pub kind: MemoryKind,
+    /// Start of its allocation, or the pointer itself where the driver does not know.
+    pub base: u64,
+    /// Bytes of its allocation from `base`, or 0 where the driver does not know.
+    pub size: u64,
+}
+
+/// What is known of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// CUDA ordinal, or `config::DEVICE_HOST`.
+    pub ordinal: i32,
+    /// Its name ("NVIDIA H200", "host").
+    pub name: String,
+    /// Device memory in bytes (host: physical memory).
+    pub memory_bytes: u64,
+    /// Highest CUDA version that the driver serves (12080 = 12.8), 0 on the host.
+    pub driver_version: i32,
+    /// Compute capability, major * 10 + minor, 0 on the host.
+    pub compute_capability: i32,
+    /// Whether read-only file mappings can be registered for DMA.
+    pub register_read_only: bool,
+    /// Whether streams can wait on and write a word of memory.
+    pub stream_memory_operations: bool,
+}
+
+/// A stream: an order of copies and kernels. On CUDA the CUstream, on the host a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stream(pub usize);
+
+/// A mark in a stream. On CUDA the CUevent, on the host a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Event(pub usize);
+
+/// One piece of a gather or scatter copy. The layout is shared with `kernels/copy_pieces.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct CopyPiece {
+    /// Source address (pinned memory for scatter, device memory for gather).
+    pub source: u64,
+    /// Destination address.
+    pub destination: u64,
+    /// Bytes to copy, any alignment.
+    pub size: u64,
+}
+
+/// A device and its memory. Every method may be called from many threads at once.
+///
+/// Addresses are plain integers: nothing here borrows. The `unsafe` methods name what the caller
+/// must hold.
+pub trait Device: Send + Sync + fmt::Debug {
+    /// What the device is.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Whether device memory is ordinary memory that the processor may read and write.
+    fn is_host(&self) -> bool;
+
+    /// Readies the calling thread for many calls (sets the primary context once). For threads of
+    /// this library only: it does not put the earlier context back.
+    ///
+    /// # Errors
+    /// `Cuda` when the context cannot be made current.
+    fn adopt_thread(&self) -> Result<()>;
+
+    /// Allocates `size` bytes of device memory (aligned to 4096 at least on the host, to 256 on
+    /// CUDA). `size` 0 is an `InvalidArgument`.
+    ///
+    /// # Errors
+    /// `OutOfDeviceMemory` saying how much was asked for and how much is free.
+    fn memory_alloc(&self, size: u64) -> Result<u64>;
+
+    /// Frees device memory.
+    ///
+    /// # Safety
+    /// `address` is from `memory_alloc` of this device, not yet freed, and no copy uses it.
+    unsafe fn memory_free(&self, address: u64, size: u64);
+
+    /// Free and total device memory, bytes.
+    ///
+    /// # Errors
+    /// `Cuda` when the driver does not say.
+    fn memory_free_total(&self) -> Result<(u64, u64)>;
+
+    /// Allocates pinned host memory, aligned to 4096, zeroed.
+    ///
+    /// # Errors
+    /// `OutOfHostMemory` with the size, and what to lower.
+    fn pinned_alloc(&self, size: usize) -> Result<*mut u8>;
+
+    /// Frees pinned host memory.
+    ///
+    /// # Safety
+    /// `pointer` is from `pinned_alloc(size)` of this device, not yet freed, and no copy uses it.
+    unsafe fn pinned_free(&self, pointer: *mut u8, size: usize);
+
+    /// Pins the caller's memory (page-aligned; `read_only` for read-only file mappings).
+    ///
+    /// # Safety
+    /// The range is mapped and stays mapped until `host_unregister`.
+    ///
+    /// # Errors
+    /// `Cuda` or `OutOfHostMemory` when the driver refuses; `NotSupported` where `read_only` is.
+    unsafe fn host_register(&self, pointer: *mut u8, size: usize, read_only: bool) -> Result<()>;
+
+    /// Undoes `host_register`.
+    ///
+    /// # Safety
+    /// `pointer` was registered and no copy uses it.
+    unsafe fn host_unregister(&self, pointer: *mut u8);
+
+    /// What a pointer names. Never touches the memory.
+    ///
+    /// # Errors
+    /// `InvalidPointer` for device memory of another device.
+    fn pointer_info(&self, address: u64) -> Result<PointerInfo>;
+
+    /// Makes a stream that does not synchronise with the default stream.
+    ///
+    /// # Errors
+    /// `Cuda`.
+    fn stream_create(&self) -> Result<Stream>;
+
+    /// Destroys a stream; work in it still completes.
+    ///
+    /// # Safety
+    /// `stream` is from `stream_create` and is not used again.
+    unsafe fn stream_destroy(&self, stream: Stream);
+
+    /// Waits until everything in the stream is done.
+    ///
+    /// # Errors
+    /// `Cuda`, which may be an earlier asynchronous failure.
+    fn stream_synchronize(&self, stream: Stream) -> Result<()>;
+
+    /// Copies host memory to device memory, ordered in `stream`; asynchronous for pinned memory.
+    ///
+    /// # Safety
+    /// Both ranges are valid and stay so, and the source unchanged, until the stream has passed.
+    ///
+    /// # Errors
+    /// `Cuda` or `InvalidPointer`.
+    unsafe fn copy_to_device(
+        &self,
+        destination: u64,
+        source: *const u8,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()>;
+
+    /// Copies device memory to host memory, ordered in `stream`; asynchronous for pinned memory.
+    ///
+    /// # Safety
+    /// Both ranges are valid and stay so until the stream has passed.
+    ///
+    /// # Errors
+    /// `Cuda` or `InvalidPointer`.
+    unsafe fn copy_from_device(
+        &self,
+        destination: *mut u8,
+        source: u64,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()>;
+
+    /// Copies `count` pieces in one kernel, ordered in `stream`: pinned to device (scatter) or
+    /// device to pinned (gather). On the host a loop of memcpy.
+    ///
+    /// # Safety
+    /// `pieces` is pinned memory with `count` valid entries; it and every range stay valid and
+    /// unchanged until the stream has passed.
+    ///
+    /// # Errors
+    /// `Cuda` when the kernel cannot be loaded or launched.
+    unsafe fn copy_pieces(
+        &self,
+        pieces: *const CopyPiece,
+        count: usize,
+        stream: Stream,
+    ) -> Result<()>;
+
+    /// Makes an event without timing.
+    ///
+    /// # Errors
+    /// `Cuda`.
+    fn event_create(&self) -> Result<Event>;
+
+    /// Destroys an event.
+    ///
+    /// # Safety
+    /// `event` is from `event_create` and is not used again.
+    unsafe fn event_destroy(&self, event: Event);
+
+    /// Marks the stream's present end.
+    ///
+    /// # Errors
+    /// `Cuda`.
+    fn event_record(&self, event: Event, stream: Stream) -> Result<()>;
+
+    /// Whether the stream has passed the mark (a fresh event counts as passed).
+    ///
+    /// # Errors
+    /// `Cuda`, which may be an earlier asynchronous failure.
+    fn event_query(&self, event: Event) -> Result<bool>;
+
+    /// Waits until the stream has passed the mark.
+    ///
+    /// # Errors
+    /// As `event_query`.
+    fn event_synchronize(&self, event: Event) -> Result<()>;
+
+    /// Makes later work in `stream` wait for the mark.
+    ///
+    /// # Errors
+    /// `Cuda`.
+    fn stream_wait_event(&self, stream: Stream, event: Event) -> Result<()>;
+
+    /// Makes later work in `stream` wait until the 32-bit word at `word` (pinned memory) equals
+    /// `value`. On the host device it returns at once if equal, else `NotSupported`.
+    ///
+    /// # Safety
+    /// `word` is pinned memory of this device and stays so until the stream has passed; someone
+    /// will store `value` there.
+    ///
+    /// # Errors
+    /// `NotSupported` where the driver has no stream memory operations.
+    unsafe fn stream_wait_word(&self, stream: Stream, word: *const u32, value: u32) -> Result<()>;
+}

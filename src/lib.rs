@@ -1,0 +1,18 @@
+//! gds_rs moves bytes between storage and device memory as fast as the machine allows: with
+//! GPUDirect Storage, without it, and with no GPU at all.
+//!
+//! The C ABI (`include/gds_rs.h`) is the product; these modules are the rooms behind it and the
+//! Rust API. Rooms use lower rooms only; `tests/layers.rs` enforces it.
+
+pub mod base;
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod io;
+pub mod metrics;
+
+pub use config::{Config, Profile};
+pub use error::{Error, ErrorKind, Result};
+
+#[cfg(feature = "cli")]
+pub mod cli;

@@ -1,0 +1,138 @@
+//! A log-linear latency histogram: 16 steps to each power of two, so a percentile is at most
+//! one sixteenth too high and never too low.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+const STEPS: usize = 16;
+const BUCKETS: usize = STEPS * 61;
+
+/// Counts of nanoseconds. About 8 KiB.
+#[derive(Debug)]
+pub struct Histogram {
+    counts: Box<[AtomicU64]>,
+    sum_ns: AtomicU64,
+    max_ns: AtomicU64,
+}
+
+/// What a histogram says, nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// Arithmetic mean.
+    pub mean_ns: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// 99.9th percentile.
+    pub p999_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            counts: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            sum_ns: AtomicU64::new(0),
+            max_ns: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Histogram {
+    /// Counts one value.
+    pub fn record(&self, ns: u64) {
+        self.record_many(ns, 1);
+    }
+
+    /// Counts one value `times` times.
+    pub fn record_many(&self, ns: u64, times: u64) {
+        self.counts[bucket(ns)].fetch_add(times, Relaxed);
+        self.sum_ns.fetch_add(ns.saturating_mul(times), Relaxed);
+        if self.max_ns.load(Relaxed) < ns {
+            self.max_ns.fetch_max(ns, Relaxed);
+        }
+    }
+
+    /// Mean, percentiles and maximum of what was counted.
+    #[must_use]
+    pub fn summary(&self) -> Latency {
+        let counts: Vec<u64> = self.counts.iter().map(|c| c.load(Relaxed)).collect();
+        let total: u64 = counts.iter().sum();
+        if total == 0 {
+            return Latency::default();
+        }
+        let max_ns = self.max_ns.load(Relaxed);
+        let at = |part: f64| {
+            let wanted = ((total as f64 * part).ceil() as u64).max(1);
+            let mut seen = 0;
+            for (i, count) in counts.iter().enumerate() {
+                seen += count;
+                if seen >= wanted {
+                    return bucket_end(i).min(max_ns);
+                }
+            }
+            max_ns
+        };
+        Latency {
+            mean_ns: self.sum_ns.load(Relaxed) / total,
+            p50_ns: at(0.5),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            max_ns,
+        }
+    }
+}
+
+/// Values below 16 have a bucket each; above, the top bit picks a row and the next four a step.
+fn bucket(ns: u64) -> usize {
+    if ns < STEPS as u64 {
+        return ns as usize;
+    }
+    let top = 63 - ns.leading_zeros() as usize;
+    let step = (ns >> (top - 4)) as usize & (STEPS - 1);
+    (top - 3) * STEPS + step
+}
+
+/// The largest value that falls into a bucket.
+fn bucket_end(index: usize) -> u64 {
+    if index < STEPS {
+        return index as u64;
+    }
+    let shift = index / STEPS - 1;
+    let start = ((STEPS + index % STEPS) as u64) << shift;
+    start + ((1u64 << shift) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_falls_inside_its_bucket() {
+        for shift in 0..64u32 {
+            for add in [0u64, 1, 3] {
+                let v = (1u64 << shift).saturating_add(add << shift.saturating_sub(3));
+                let i = bucket(v);
+                assert!(i < BUCKETS && bucket_end(i) >= v, "{v}");
+                assert!(i == 0 || bucket_end(i - 1) < v, "{v}");
+            }
+        }
+    }
+
+    #[test]
+    fn percentiles_are_within_a_sixteenth() {
+        let h = Histogram::default();
+        for v in 1..=100_000u64 {
+            h.record(v);
+        }
+        let s = h.summary();
+        for (got, want) in [(s.p50_ns, 50_000), (s.p99_ns, 99_000), (s.p999_ns, 99_900)] {
+            assert!(
+                got >= want && got <= want + want / 16 + 1,
+                "{got} for {want}"
+            );
+        }
+        assert_eq!((s.mean_ns, s.max_ns), (50_000, 100_000));
+    }
+}
