@@ -7,10 +7,19 @@
 //! caller believes idle: dropping a queue waits for what is in flight. Guarded by
 //! `tests/io_conformance.rs`, which runs over every implementation.
 
+mod capabilities;
+mod file;
+pub mod posix;
+mod residency;
+
 use std::fmt;
 use std::os::fd::RawFd;
 
 use crate::error::Result;
+
+pub use capabilities::{Capabilities, FileKind};
+pub use file::{FileDescriptors, OpenMode};
+pub use residency::{PAGE_SIZE, Residency, residency, residency_cachestat, residency_mincore};
 
 /// What to do with a range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +48,10 @@ pub struct Request {
     /// Comes back with the completion.
     pub token: u64,
 }
+
+// SAFETY: a request only names memory; whoever pushed it promised that the memory is valid, and
+// used by nobody else, on whichever thread the queue is until the completion is reaped.
+unsafe impl Send for Request {}
 
 /// How one operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
