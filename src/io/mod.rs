@@ -11,9 +11,12 @@ mod capabilities;
 mod file;
 pub mod posix;
 mod residency;
+pub mod uring;
+mod witness;
 
 use std::fmt;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use crate::error::Result;
 
@@ -124,4 +127,14 @@ pub trait Io: Send + Sync + fmt::Debug {
 
     /// Makes written data and size durable. 0, or -errno. After a failure the file is poisoned.
     fn sync(&self, fd: RawFd) -> i64;
+}
+
+/// The fastest way that this kernel allows: io_uring, or pread and pwrite where it is forbidden
+/// ([`uring::Uring::probe`] tells why).
+#[must_use]
+pub fn best() -> Arc<dyn Io> {
+    match uring::Uring::probe() {
+        Ok(()) => Arc::new(uring::Uring),
+        Err(_) => Arc::new(posix::Posix),
+    }
 }
