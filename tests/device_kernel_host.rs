@@ -13,8 +13,11 @@ type CopyOnHost = unsafe extern "C" fn(*const CopyPiece, u64, u64);
 
 fn kernel() -> CopyOnHost {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("libcopy_pieces_{}_{:?}.so", std::process::id(), std::thread::current().id()));
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "libcopy_pieces_{}_{:?}.so",
+        std::process::id(),
+        std::thread::current().id()
+    ));
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let compiler = cc::Build::new()
         .cpp(true)
@@ -25,15 +28,29 @@ fn kernel() -> CopyOnHost {
         .get_compiler();
     let output = compiler
         .to_command()
-        .args(["-x", "c++", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing"])
-        .args(["-fsanitize=alignment,shift", "-fsanitize-undefined-trap-on-error"])
+        .args([
+            "-x",
+            "c++",
+            "-std=c++17",
+            "-shared",
+            "-fPIC",
+            "-fno-strict-aliasing",
+        ])
+        .args([
+            "-fsanitize=alignment,shift",
+            "-fsanitize-undefined-trap-on-error",
+        ])
         .args(["-Wall", "-Wextra", "-Werror"])
         .arg(root.join("kernels/copy_pieces.cu"))
         .arg("-o")
         .arg(&library)
         .output()
         .expect("the C++ compiler runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let path = CString::new(library.to_string_lossy().as_bytes()).unwrap();
     // SAFETY: the path is a NUL-terminated string, and the library has no constructors.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
