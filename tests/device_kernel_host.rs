@@ -4,6 +4,8 @@
 //! lanes of a warp. Sources end at an unmapped page, so a read past the end faults, and traps are
 //! compiled in for a misaligned vector.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::ffi::{CString, c_void};
 use std::path::Path;
 
