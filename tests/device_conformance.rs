@@ -1,6 +1,7 @@
 //! One contract, every device that opens here: the host always, CUDA where there is a GPU.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
