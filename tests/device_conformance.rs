@@ -347,7 +347,7 @@ fn pointers_are_told_apart() {
         let pinned = Pinned::new(device, 10_000);
         let info = device.pointer_info(pinned.1 as u64 + 5_000).unwrap();
         assert_eq!(info.kind, MemoryKind::Pinned);
-        let heap = vec![0_u8; 100];
+        let heap = Box::new([0_u8; 100]);
         for address in [0, heap.as_ptr() as u64, 8, u64::MAX] {
             let info = device.pointer_info(address).unwrap();
             assert_eq!(info.kind, MemoryKind::Pageable, "{address:#x}");
