@@ -1,6 +1,6 @@
 //! What engine tests share: files with known contents, host contexts, buffers to look into.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::mut_from_ref, clippy::missing_panics_doc)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
