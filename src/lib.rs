@@ -8,6 +8,7 @@ pub mod base;
 pub mod config;
 pub mod device;
 pub mod error;
+pub mod ffi;
 pub mod io;
 pub mod metrics;
 
