@@ -5,11 +5,20 @@
 //! The room never opens a file and never decides a path. Invariants: the CUDA context is the
 //! device's primary context; the caller's current context is what it was when a call returns; a
 //! copy is ordered by its stream alone. Guarded by the conformance suite
-//! `tests/device_conformance.rs`, which runs over every implementation.
+//! `tests/device_conformance.rs`, which runs over every implementation, by
+//! `tests/device_driver_faults.rs` (drivers that hang, are old or see nothing) and by
+//! `tests/device_kernel_host.rs` (the copy kernel, byte for byte, without a GPU).
+
+mod cuda;
+mod host;
+mod open;
+mod pages;
 
 use std::fmt;
 
 use crate::error::Result;
+
+pub use open::{host, list, open, open_auto};
 
 /// What kind of memory a pointer names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
