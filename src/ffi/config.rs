@@ -27,7 +27,8 @@ const _: () = assert!(size_of::<gds_config_t>() == 88);
 ///
 /// @param config_out  filled as far as `size` goes, struct_size included.
 /// @param size        sizeof(gds_config_t).
-/// @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned; GDS_STATUS_STRUCT_SIZE.
+/// @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+///         GDS_STATUS_STRUCT_SIZE.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_config_init(config_out: *mut c_void, size: usize) -> gds_status_t {
@@ -42,8 +43,8 @@ pub unsafe extern "C" fn gds_config_init(config_out: *mut c_void, size: usize) -
 ///
 /// @param profile     a gds_profile_t.
 /// @param config_out  struct_size set.
-/// @return GDS_STATUS_INVALID_ARGUMENT: unknown profile, or config_out is NULL or misaligned;
-///         GDS_STATUS_STRUCT_SIZE.
+/// @return GDS_STATUS_INVALID_ARGUMENT: unknown profile, or config_out is NULL or
+///         misaligned; GDS_STATUS_STRUCT_SIZE.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_config_profile(
@@ -60,9 +61,9 @@ pub unsafe extern "C" fn gds_config_profile(
 
 /// Lay the environment's GDS_* variables over a configuration.
 ///
-/// GDS_PROFILE first replaces every field but gpu_device, then each variable its own field. A
-/// context opened without a configuration does this by itself. Not to be called while another
-/// thread changes the environment.
+/// GDS_PROFILE first replaces every field but gpu_device, then each variable its own field.
+/// A context opened without a configuration does this by itself. Not to be called while
+/// another thread changes the environment.
 ///
 /// @param config  as gds_config_init() left it, or changed; left alone on failure.
 /// @return GDS_STATUS_INVALID_CONFIG: a variable cannot be read, the message names it;
@@ -82,8 +83,8 @@ pub unsafe extern "C" fn gds_config_environment(config: *mut gds_config_t) -> gd
 
 /// Check every field of a configuration, as gds_context_open() will.
 ///
-/// @return GDS_STATUS_INVALID_CONFIG: the message names the first field that breaks its rule, its
-///         value and the rule; GDS_STATUS_INVALID_ARGUMENT: NULL or misaligned;
+/// @return GDS_STATUS_INVALID_CONFIG: the message names the first field that breaks its
+///         rule, its value and the rule; GDS_STATUS_INVALID_ARGUMENT: NULL or misaligned;
 ///         GDS_STATUS_STRUCT_SIZE.
 #[must_use]
 #[unsafe(no_mangle)]

@@ -79,9 +79,8 @@ pub(crate) struct StructOut<T> {
 impl<T: AbiStruct> StructOut<T> {
     /// Checks before any work is done, so that a call fails whole.
     ///
-    /// # Safety
-    /// A non-NULL `pointer` points to a u32 and to as many writable bytes as that says, until
-    /// the answer is dropped.
+    /// # Safety A non-NULL `pointer` points to a u32 and to as many writable bytes as that
+    /// says, until the answer is dropped.
     pub(crate) unsafe fn new(pointer: *mut T) -> Outcome<Self> {
         // SAFETY: the caller's promise.
         let size = unsafe { declared_size(pointer.cast_const())? };
@@ -220,8 +219,8 @@ pub(crate) unsafe fn array<'a, T>(
 
 /// A path of the caller: NUL-terminated, not empty.
 ///
-/// # Safety
-/// A non-NULL `text` is NUL-terminated, or readable for `TEXT_MAX` bytes, and unchanged during 'a.
+/// # Safety A non-NULL `text` is NUL-terminated, or readable for `TEXT_MAX` bytes, and
+/// unchanged during 'a.
 pub(crate) unsafe fn path<'a>(text: *const c_char, name: &str) -> Outcome<&'a Path> {
     if text.is_null() {
         return Err(Failure::null(name));

@@ -32,8 +32,8 @@ const _: () = assert!(size_of::<gds_device_info_t>() == 160);
 /// Count the CUDA devices that work here. 0 without a driver or a GPU, which is no failure.
 ///
 /// Ordinals 0 to the count less one go to gds_device_info() and gpu_device. The first call
-/// loads the CUDA driver and waits for it, for probe_timeout_ms at most (GDS_PROBE_TIMEOUT_MS
-/// sets it, 20 seconds otherwise). Makes no CUDA context. Any thread.
+/// loads the CUDA driver and waits for it, for probe_timeout_ms at most
+/// (GDS_PROBE_TIMEOUT_MS sets it, 20 seconds otherwise). Makes no CUDA context. Any thread.
 ///
 /// @return GDS_STATUS_INVALID_ARGUMENT: count_out is NULL or misaligned;
 ///         GDS_STATUS_INVALID_CONFIG: a GDS_* variable cannot be read.
@@ -55,8 +55,8 @@ pub unsafe extern "C" fn gds_device_count(count_out: *mut u32) -> gds_status_t {
 /// @param ordinal   CUDA ordinal, or GDS_DEVICE_HOST.
 /// @param info_out  struct_size set.
 /// @return GDS_STATUS_NO_DEVICE: there is no such device; GDS_STATUS_DRIVER_MISSING,
-///         GDS_STATUS_DRIVER_TOO_OLD, GDS_STATUS_DRIVER_TIMEOUT, GDS_STATUS_CUDA: why CUDA does
-///         not work; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE.
+///         GDS_STATUS_DRIVER_TOO_OLD, GDS_STATUS_DRIVER_TIMEOUT, GDS_STATUS_CUDA: why CUDA
+///         does not work; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_device_info(

@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind};
 /// What a body of this room answers.
 pub(crate) type Outcome<T = ()> = std::result::Result<T, Failure>;
 
-/// An error with its status. Rooms below give the status by their kind; handles and struct sizes
-/// are known to this room alone.
+/// An error with its status. Rooms below give the status by their kind; handles and struct
+/// sizes are known to this room alone.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: gds_status_t,
@@ -127,8 +127,9 @@ pub(crate) fn set_last(failure: Failure) {
 
 /// What the last failed call on this thread had to say, in one line.
 ///
-/// Never NULL; "" if no call has failed. A success does not clear it. The text is valid until the
-/// next failing gds_* call on this thread. Failures of tickets are read with gds_ticket_error().
+/// Never NULL; "" if no call has failed. A success does not clear it. The text is valid
+/// until the next failing gds_* call on this thread. Failures of tickets are read with
+/// gds_ticket_error().
 #[unsafe(no_mangle)]
 pub extern "C" fn gds_last_error_message() -> *const c_char {
     LAST.try_with(|last| last.borrow().as_ref().map(|report| report.message.as_ptr()))
@@ -139,12 +140,13 @@ pub extern "C" fn gds_last_error_message() -> *const c_char {
 
 /// Everything that the last failed call on this thread had to say.
 ///
-/// With no failure so far the status in it is GDS_STATUS_OK. The strings are valid until the next
-/// failing gds_* call on this thread. This call itself never becomes the last error.
+/// With no failure so far the status in it is GDS_STATUS_OK. The strings are valid until the
+/// next failing gds_* call on this thread. This call itself never becomes the last error.
 ///
 /// @param info_out  filled as far as `size` goes.
 /// @param size      sizeof(gds_error_info_t).
-/// @return GDS_STATUS_INVALID_ARGUMENT: info_out is NULL or misaligned; GDS_STATUS_STRUCT_SIZE.
+/// @return GDS_STATUS_INVALID_ARGUMENT: info_out is NULL or misaligned;
+///         GDS_STATUS_STRUCT_SIZE.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_last_error(

@@ -115,8 +115,8 @@ pub(crate) fn open<H: Handle>(object: H::Object) -> Outcome<*mut H> {
     Ok(ptr::from_ref(cell).cast_mut().cast())
 }
 
-/// Ends the handle's life. NULL, closed and foreign handles are left alone; so is everything in
-/// a forked child, where the threads that an object would wait for do not exist.
+/// Ends the handle's life. NULL, closed and foreign handles are left alone; so is everything
+/// in a forked child, where the threads that an object would wait for do not exist.
 pub(crate) fn close<H: Handle>(handle: *mut H) {
     if is_forked() {
         return;
@@ -286,7 +286,8 @@ fn cell_at(index: usize) -> Option<&'static Cell> {
     Some(unsafe { &*cells.add(within) })
 }
 
-/// The index of the cell at an address; none when no cell begins there. Reads no foreign memory.
+/// The index of the cell at an address; none when no cell begins there. Reads no foreign
+/// memory.
 fn index_of(address: *const ()) -> Option<usize> {
     for (chunk, slot) in POOL.iter().enumerate() {
         let cells = slot.load(Acquire);

@@ -12,7 +12,8 @@ use super::handle;
 use super::status::gds_status_t;
 use super::types::{gds_log_fn, gds_log_level_t, gds_release_fn};
 
-/// The caller's callback. Dropped, and `release` called, once no thread is inside the callback.
+/// The caller's callback. Dropped, and `release` called, once no thread is inside the
+/// callback.
 struct Sink {
     call: unsafe extern "C" fn(i32, *const c_char, *mut c_void),
     user_data: *mut c_void,
@@ -57,13 +58,13 @@ pub(crate) fn write(level: gds_log_level_t, message: &str) {
 
 /// Send log messages to a callback, in place of the one before. The library never prints.
 ///
-/// The callback of before gets its `release` once no thread is inside it, which may be before or
-/// after this call returns. Any thread, at any time; one callback for the process.
+/// The callback of before gets its `release` once no thread is inside it, which may be
+/// before or after this call returns. Any thread, at any time; one callback for the process.
 ///
 /// @param callback   NULL to log nothing; then user_data and release must be NULL as well.
 /// @param user_data  handed to every call.
-/// @param release    called exactly once with user_data when it is not needed any more, on the
-///                   thread that is the last to use it. May be NULL.
+/// @param release    called exactly once with user_data when it is not needed any more, on
+///                   the thread that is the last to use it. May be NULL.
 /// @return GDS_STATUS_INVALID_ARGUMENT: data or release without a callback (release is not
 ///         called); GDS_STATUS_FORKED.
 #[must_use]

@@ -82,7 +82,8 @@ pub enum gds_status_t {
     GDS_STATUS_NOT_SUPPORTED = 86,
     /// A fault inside the library.
     GDS_STATUS_INTERNAL = 98,
-    /// The library panicked; the objects of the call answer GDS_STATUS_POISONED from here on.
+    /// The library panicked; the objects of the call answer GDS_STATUS_POISONED from here
+    /// on.
     GDS_STATUS_PANIC = 99,
 }
 

@@ -47,8 +47,8 @@ pub extern "C" fn gds_version_string() -> *const c_char {
 /// Check that a program built with the header of `header_version` may use this library.
 ///
 /// Programs that dlopen the library call this first; linked programs are held to it by the
-/// soname. Before 1.0 major and minor must be equal, from 1.0 on the major; and the library must
-/// not be older than the header.
+/// soname. Before 1.0 major and minor must be equal, from 1.0 on the major; and the library
+/// must not be older than the header.
 ///
 /// @param header_version  GDS_RS_VERSION_NUMBER.
 /// @return GDS_STATUS_ABI_MISMATCH: it may not; the message names both versions.

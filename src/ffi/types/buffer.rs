@@ -1,7 +1,7 @@
 //! Buffers as the header shows them.
 
-/// Memory that transfers read from and write to: allocated here, or the caller's. May be used
-/// from many threads at once, on ranges that do not overlap.
+/// Memory that transfers read from and write to: allocated here, or the caller's. May be
+/// used from many threads at once, on ranges that do not overlap.
 #[derive(Debug)]
 pub struct gds_buffer_t {
     _private: [u8; 0],

@@ -33,8 +33,8 @@ pub const GDS_DEVICE_HOST: i32 = -1;
 /// CUDA device 0 when it works, else the host.
 pub const GDS_DEVICE_AUTO: i32 = -2;
 
-/// How a context is set up. Start from GDS_CONFIG_INIT or gds_config_init() and change what you
-/// need. Where a field says "0 picks", 0 stands for that value.
+/// How a context is set up. Start from GDS_CONFIG_INIT or gds_config_init() and change what
+/// you need. Where a field says "0 picks", 0 stands for that value.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct gds_config_t {

@@ -44,8 +44,8 @@ pub struct gds_file_info_t {
     pub sized: u32,
     /// Bytes in the file now.
     pub size: u64,
-    /// What direct I/O wants offsets and sizes to be a multiple of, bytes; 0 when the file has
-    /// no direct I/O. Other offsets and sizes work as well, at the cost of a copy.
+    /// What direct I/O wants offsets and sizes to be a multiple of, bytes; 0 when the file
+    /// has no direct I/O. Other offsets and sizes work as well, at the cost of a copy.
     pub direct_offset_alignment: u32,
     /// What direct I/O wants addresses to be a multiple of, bytes; 0 as above.
     pub direct_memory_alignment: u32,

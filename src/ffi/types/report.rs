@@ -18,9 +18,9 @@ pub enum gds_log_level_t {
 
 /// Receives log messages. `level` is a gds_log_level_t; `message` is valid during the call.
 ///
-/// Runs on the thread that has something to say, which may be a thread of the library, and on
-/// several threads at once. Must not throw, longjmp or block for long. Messages that its own
-/// gds_* calls would cause are dropped.
+/// Runs on the thread that has something to say, which may be a thread of the library, and
+/// on several threads at once. Must not throw, longjmp or block for long. Messages that its
+/// own gds_* calls would cause are dropped.
 pub type gds_log_fn =
     Option<unsafe extern "C" fn(level: i32, message: *const c_char, user_data: *mut c_void)>;
 

@@ -7,8 +7,8 @@ use super::gds_buffer_t;
 /// The same type as cudaStream_t and CUstream.
 pub type gds_cuda_stream_t = *mut c_void;
 
-/// A transfer, or a batch of them, that goes on by itself. May be used from many threads at once.
-/// Made by gds_read_start() and its like, given back to gds_ticket_destroy().
+/// A transfer, or a batch of them, that goes on by itself. May be used from many threads at
+/// once. Made by gds_read_start() and its like, given back to gds_ticket_destroy().
 #[derive(Debug)]
 pub struct gds_ticket_t {
     _private: [u8; 0],
@@ -44,8 +44,8 @@ pub enum gds_switch_t {
     GDS_SWITCH_OFF = 2,
 }
 
-/// How one call differs from what the context says. Start from GDS_OPTIONS_INIT; all zero but
-/// struct_size means "as the context says".
+/// How one call differs from what the context says. Start from GDS_OPTIONS_INIT; all zero
+/// but struct_size means "as the context says".
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct gds_options_t {
