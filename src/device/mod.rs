@@ -253,12 +253,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// `Cuda`.
     fn stream_wait_event(&self, stream: Stream, event: Event) -> Result<()>;
 
-    /// Makes later work in `stream` wait until the 32-bit word at `word` (pinned memory) equals
-    /// `value`. On the host device it returns at once if equal, else `NotSupported`.
+    /// Makes later work in `stream` wait until the 32-bit word at `word` (pinned memory) has come
+    /// to `value` or passed it (cyclically, as CU_STREAM_WAIT_VALUE_GEQ). The host device, whose
+    /// streams are the calling thread, waits at once.
     ///
     /// # Safety
-    /// `word` is pinned memory of this device and stays so until the stream has passed; someone
-    /// will store `value` there.
+    /// `word` is pinned memory of this device and stays so until the stream has passed; another
+    /// thread will store `value` there.
     ///
     /// # Errors
     /// `NotSupported` where the driver has no stream memory operations.

@@ -8,6 +8,7 @@
 //! `tests/io_conformance.rs`, which runs over every implementation.
 
 mod capabilities;
+pub mod cufile;
 pub mod fault;
 mod file;
 pub mod posix;

@@ -472,7 +472,7 @@ impl Device for CudaDevice {
     }
 
     unsafe fn stream_wait_word(&self, stream: Stream, word: *const u32, value: u32) -> Result<()> {
-        let what = || format!("make a stream wait until the word at {word:p} is {value}");
+        let what = || format!("make a stream wait until the word at {word:p} has come to {value}");
         if !self.info.stream_memory_operations {
             let text = format!(
                 "{}: the driver has no stream memory operations; wait on the calling thread",
@@ -486,7 +486,7 @@ impl Device for CudaDevice {
         // SAFETY: the address is written to a live variable; flags must be 0.
         let result = unsafe { (self.driver.f.cuMemHostGetDevicePointer_v2)(&mut address, host, 0) };
         self.driver.check(result, what).map_err(pointer::refused)?;
-        let flags = sys::CUstreamWaitValue_flags_enum::CU_STREAM_WAIT_VALUE_EQ as u32;
+        let flags = sys::CUstreamWaitValue_flags_enum::CU_STREAM_WAIT_VALUE_GEQ as u32;
         // SAFETY: the caller promises that the word stays pinned until the stream has passed.
         let result = unsafe {
             (self.driver.f.cuStreamWaitValue32_v2)(stream_of(stream), address, value, flags)
