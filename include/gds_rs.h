@@ -37,45 +37,48 @@
  *
  * Conventions (hold for every function unless its comment says otherwise)
  *
- *   Status      Functions that can fail return gds_status_t. Out-parameters end in _out, come
- *               last, and are written only with GDS_STATUS_OK. Why a call failed is told by
- *               gds_last_error_message(), for each thread. "@return" lists what a function
- *               answers; GDS_STATUS_PANIC and GDS_STATUS_INTERNAL, faults of the library, and
- *               GDS_STATUS_POISONED can come from all that take a handle.
+ *   Status      Functions that can fail return gds_status_t. Out-parameters end in _out,
+ *               come last, and are written only with GDS_STATUS_OK. Why a call failed is
+ *               told by gds_last_error_message(), for each thread. "@return" lists what a
+ *               function answers; GDS_STATUS_PANIC and GDS_STATUS_INTERNAL, faults of the
+ *               library, and GDS_STATUS_POISONED can come from all that take a handle.
  *   Ownership   What *_open, *_from_fd, *_alloc, *_wrap, *_register, *_start, *_async and
  *               *_submit hand out is given back once, to the matching *_close, *_free,
- *               *_unregister or *_destroy. Those accept NULL and do nothing with a handle that
- *               was given back before. A child keeps its parent: the order does not matter.
+ *               *_unregister or *_destroy. Those accept NULL and do nothing with a handle
+ *               that was given back before. A child keeps its parent: the order does not
+ *               matter.
  *   Handles     A NULL, closed, foreign or mistyped handle is answered, not followed, with
- *               GDS_STATUS_INVALID_ARGUMENT (NULL) or GDS_STATUS_INVALID_HANDLE. A handle that
- *               was closed a few hundred closes ago may name a newer object.
+ *               GDS_STATUS_INVALID_ARGUMENT (NULL) or GDS_STATUS_INVALID_HANDLE. A handle
+ *               that was closed a few hundred closes ago may name a newer object.
  *   Threads     const gds_x_t * may be used from many threads at once. gds_x_t * needs the
  *               caller to keep other threads off that object during the call.
  *   Pointers    NULL, where the comment does not allow it, and misaligned pointers answer
  *               GDS_STATUS_INVALID_ARGUMENT.
  *   Units       Offsets and sizes are bytes unless the name says otherwise (_ms, _ns, _us).
- *               An offset plus a size up to 2^63 - 1 can be addressed; GDS_STATUS_OUT_OF_RANGE
- *               answers more.
+ *               An offset plus a size up to 2^63 - 1 can be addressed;
+ *               GDS_STATUS_OUT_OF_RANGE answers more.
  *   Strings     UTF-8, except paths, which are any bytes. Input is NUL-terminated.
- *   Structs     Begin with struct_size where they may grow: start from the GDS_x_INIT of the
- *               struct, or zero it and set struct_size to its sizeof. A program built with an
- *               older header gets the part that it knows, a newer one is served if the fields
- *               this library does not know are zero. Reserved fields are zero.
+ *   Structs     Begin with struct_size where they may grow: start from the GDS_x_INIT of
+ *               the struct, or zero it and set struct_size to its sizeof. A program built
+ *               with an older header gets the part that it knows, a newer one is served if
+ *               the fields this library does not know are zero. Reserved fields are zero.
  *   Enums       Are int32_t in structs and arguments. New values may be added at the end.
- *   Memory      Host and device memory, the caller's or the library's, are all gds_buffer_t.
- *               Every transfer takes every kind: device, pinned, managed, pageable.
+ *   Memory      Host and device memory, the caller's or the library's, are all
+ *               gds_buffer_t. Every transfer takes every kind: device, pinned, managed,
+ *               pageable.
  *   Streams     Blocking transfers are complete for every CUDA stream when they return, and
- *               are not ordered after work queued before. gds_read_async(), gds_write_async()
- *               and use_stream in gds_options_t order a transfer within a stream.
- *   CUDA        The library uses the device's primary context, as the CUDA runtime does, and
- *               leaves the thread's current context as it found it. libcuda and libcufile are
- *               loaded at run time; nothing needs them to link or start.
+ *               are not ordered after work queued before. gds_read_async(),
+ *               gds_write_async() and use_stream in gds_options_t order a transfer within a
+ *               stream.
+ *   CUDA        The library uses the device's primary context, as the CUDA runtime does,
+ *               and leaves the thread's current context as it found it. libcuda and
+ *               libcufile are loaded at run time; nothing needs them to link or start.
  *   Callbacks   Must not throw or longjmp. The comment names the thread.
  *   fork        Not after the first gds_context_open(): calls that take a handle answer
  *               GDS_STATUS_FORKED in the child, and closing there does nothing.
  *   exec        Every descriptor of the library is close-on-exec.
  *
- * This file is generated from src/ffi by `GDS_BLESS=1 cargo test --test header`. What will not
+ * Generated from src/ffi by `GDS_BLESS=1 cargo test --test header`. What will not
  * change between versions is said in docs/abi.md.
  */
 
@@ -100,7 +103,7 @@
 #define GDS_API
 #endif
 
-#if (defined(__cplusplus) && __cplusplus >= 201703L) ||                                       \
+#if (defined(__cplusplus) && __cplusplus >= 201703L) ||                                    \
     (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
 #define GDS_NODISCARD [[nodiscard]]
 #elif defined(__GNUC__)
@@ -109,7 +112,7 @@
 #define GDS_NODISCARD
 #endif
 
-/* Enums are int32_t for every compiler: by their type in C++ and C23, by a typedef before. */
+/* Enums are int32_t for every compiler: by their type in C++ and C23, else by typedef. */
 #if defined(__cplusplus)
 #define GDS_ENUM(name) enum name : int32_t
 #elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L
@@ -125,7 +128,7 @@ extern "C" {
 #define GDS_NOEXCEPT
 #endif
 
-/* ==== Status ============================================================================= */
+/* ==== Status ========================================================================== */
 
 /**
  * What a call came to. Values are pinned: new ones are appended, none is reused.
@@ -205,7 +208,8 @@ GDS_ENUM(gds_status_t) {
     /** A fault inside the library. */
     GDS_STATUS_INTERNAL = 98,
     /**
-     * The library panicked; the objects of the call answer GDS_STATUS_POISONED from here on.
+     * The library panicked; the objects of the call answer GDS_STATUS_POISONED from here
+     * on.
      */
     GDS_STATUS_PANIC = 99,
 };
@@ -218,7 +222,7 @@ GDS_ENUM(gds_status_t) {
  */
 GDS_API const char *gds_status_string(int32_t status) GDS_NOEXCEPT;
 
-/* ==== Version ============================================================================ */
+/* ==== Version ========================================================================= */
 
 /**
  * The version of the library that runs: major * 10000 + minor * 100 + patch.
@@ -234,8 +238,8 @@ GDS_API const char *gds_version_string(void) GDS_NOEXCEPT;
  * Check that a program built with the header of `header_version` may use this library.
  *
  * Programs that dlopen the library call this first; linked programs are held to it by the
- * soname. Before 1.0 major and minor must be equal, from 1.0 on the major; and the library must
- * not be older than the header.
+ * soname. Before 1.0 major and minor must be equal, from 1.0 on the major; and the library
+ * must not be older than the header.
  *
  * @param header_version  GDS_RS_VERSION_NUMBER.
  * @return GDS_STATUS_ABI_MISMATCH: it may not; the message names both versions.
@@ -243,7 +247,7 @@ GDS_API const char *gds_version_string(void) GDS_NOEXCEPT;
 GDS_NODISCARD GDS_API
 gds_status_t gds_check_abi(uint32_t header_version) GDS_NOEXCEPT;
 
-/* ==== Errors and log ===================================================================== */
+/* ==== Errors and log ================================================================== */
 
 /** How much a log message matters. */
 GDS_ENUM(gds_log_level_t) {
@@ -282,9 +286,9 @@ typedef struct gds_error_info_t {
 /**
  * Receives log messages. `level` is a gds_log_level_t; `message` is valid during the call.
  *
- * Runs on the thread that has something to say, which may be a thread of the library, and on
- * several threads at once. Must not throw, longjmp or block for long. Messages that its own
- * gds_* calls would cause are dropped.
+ * Runs on the thread that has something to say, which may be a thread of the library, and
+ * on several threads at once. Must not throw, longjmp or block for long. Messages that its
+ * own gds_* calls would cause are dropped.
  */
 typedef void (*gds_log_fn)(int32_t level, const char *message, void *user_data);
 
@@ -296,20 +300,22 @@ typedef void (*gds_release_fn)(void *user_data);
 /**
  * What the last failed call on this thread had to say, in one line.
  *
- * Never NULL; "" if no call has failed. A success does not clear it. The text is valid until the
- * next failing gds_* call on this thread. Failures of tickets are read with gds_ticket_error().
+ * Never NULL; "" if no call has failed. A success does not clear it. The text is valid
+ * until the next failing gds_* call on this thread. Failures of tickets are read with
+ * gds_ticket_error().
  */
 GDS_API const char *gds_last_error_message(void) GDS_NOEXCEPT;
 
 /**
  * Everything that the last failed call on this thread had to say.
  *
- * With no failure so far the status in it is GDS_STATUS_OK. The strings are valid until the next
- * failing gds_* call on this thread. This call itself never becomes the last error.
+ * With no failure so far the status in it is GDS_STATUS_OK. The strings are valid until the
+ * next failing gds_* call on this thread. This call itself never becomes the last error.
  *
  * @param info_out  filled as far as `size` goes.
  * @param size      sizeof(gds_error_info_t).
- * @return GDS_STATUS_INVALID_ARGUMENT: info_out is NULL or misaligned; GDS_STATUS_STRUCT_SIZE.
+ * @return GDS_STATUS_INVALID_ARGUMENT: info_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_last_error(gds_error_info_t *info_out, size_t size) GDS_NOEXCEPT;
@@ -317,13 +323,13 @@ gds_status_t gds_last_error(gds_error_info_t *info_out, size_t size) GDS_NOEXCEP
 /**
  * Send log messages to a callback, in place of the one before. The library never prints.
  *
- * The callback of before gets its `release` once no thread is inside it, which may be before or
- * after this call returns. Any thread, at any time; one callback for the process.
+ * The callback of before gets its `release` once no thread is inside it, which may be
+ * before or after this call returns. Any thread, at any time; one callback for the process.
  *
  * @param callback   NULL to log nothing; then user_data and release must be NULL as well.
  * @param user_data  handed to every call.
- * @param release    called exactly once with user_data when it is not needed any more, on the
- *                   thread that is the last to use it. May be NULL.
+ * @param release    called exactly once with user_data when it is not needed any more, on
+ *                   the thread that is the last to use it. May be NULL.
  * @return GDS_STATUS_INVALID_ARGUMENT: data or release without a callback (release is not
  *         called); GDS_STATUS_FORKED.
  */
@@ -331,7 +337,7 @@ GDS_NODISCARD GDS_API
 gds_status_t gds_set_log_callback(gds_log_fn callback, void *user_data,
                                   gds_release_fn release) GDS_NOEXCEPT;
 
-/* ==== Configuration ====================================================================== */
+/* ==== Configuration =================================================================== */
 
 /** The device that is plain host memory: the whole interface without a GPU. */
 #define GDS_DEVICE_HOST -1
@@ -364,8 +370,8 @@ GDS_ENUM(gds_path_policy_t) {
 };
 
 /**
- * How a context is set up. Start from GDS_CONFIG_INIT or gds_config_init() and change what you
- * need. Where a field says "0 picks", 0 stands for that value.
+ * How a context is set up. Start from GDS_CONFIG_INIT or gds_config_init() and change what
+ * you need. Where a field says "0 picks", 0 stands for that value.
  */
 typedef struct gds_config_t {
     /** sizeof(gds_config_t) as the caller compiled it. Set by the initializers. */
@@ -432,7 +438,8 @@ typedef struct gds_config_t {
  *
  * @param config_out  filled as far as `size` goes, struct_size included.
  * @param size        sizeof(gds_config_t).
- * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned; GDS_STATUS_STRUCT_SIZE.
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
@@ -442,8 +449,8 @@ gds_status_t gds_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
  *
  * @param profile     a gds_profile_t.
  * @param config_out  struct_size set.
- * @return GDS_STATUS_INVALID_ARGUMENT: unknown profile, or config_out is NULL or misaligned;
- *         GDS_STATUS_STRUCT_SIZE.
+ * @return GDS_STATUS_INVALID_ARGUMENT: unknown profile, or config_out is NULL or
+ *         misaligned; GDS_STATUS_STRUCT_SIZE.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_config_profile(int32_t profile, gds_config_t *config_out) GDS_NOEXCEPT;
@@ -451,9 +458,9 @@ gds_status_t gds_config_profile(int32_t profile, gds_config_t *config_out) GDS_N
 /**
  * Lay the environment's GDS_* variables over a configuration.
  *
- * GDS_PROFILE first replaces every field but gpu_device, then each variable its own field. A
- * context opened without a configuration does this by itself. Not to be called while another
- * thread changes the environment.
+ * GDS_PROFILE first replaces every field but gpu_device, then each variable its own field.
+ * A context opened without a configuration does this by itself. Not to be called while
+ * another thread changes the environment.
  *
  * @param config  as gds_config_init() left it, or changed; left alone on failure.
  * @return GDS_STATUS_INVALID_CONFIG: a variable cannot be read, the message names it;
@@ -465,19 +472,19 @@ gds_status_t gds_config_environment(gds_config_t *config) GDS_NOEXCEPT;
 /**
  * Check every field of a configuration, as gds_context_open() will.
  *
- * @return GDS_STATUS_INVALID_CONFIG: the message names the first field that breaks its rule, its
- *         value and the rule; GDS_STATUS_INVALID_ARGUMENT: NULL or misaligned;
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the first field that breaks its
+ *         rule, its value and the rule; GDS_STATUS_INVALID_ARGUMENT: NULL or misaligned;
  *         GDS_STATUS_STRUCT_SIZE.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_config_validate(const gds_config_t *config) GDS_NOEXCEPT;
 
 /** The balanced profile, as gds_config_init() gives it. */
-#define GDS_CONFIG_INIT                                                                       \
-    { sizeof(gds_config_t), GDS_DEVICE_AUTO, 16777216, 4096, 67108864, 10, 8, 32, 16, 0, 3,   \
+#define GDS_CONFIG_INIT                                                                    \
+    { sizeof(gds_config_t), GDS_DEVICE_AUTO, 16777216, 4096, 67108864, 10, 8, 32, 16, 0, 3,\
       10, 20000, GDS_PATH_POLICY_AUTO, 1, 1, 1, 0 }
 
-/* ==== Device ============================================================================= */
+/* ==== Device ========================================================================== */
 
 /** What is known of a device. Start from GDS_DEVICE_INFO_INIT. */
 typedef struct gds_device_info_t {
@@ -503,8 +510,8 @@ typedef struct gds_device_info_t {
  * Count the CUDA devices that work here. 0 without a driver or a GPU, which is no failure.
  *
  * Ordinals 0 to the count less one go to gds_device_info() and gpu_device. The first call
- * loads the CUDA driver and waits for it, for probe_timeout_ms at most (GDS_PROBE_TIMEOUT_MS
- * sets it, 20 seconds otherwise). Makes no CUDA context. Any thread.
+ * loads the CUDA driver and waits for it, for probe_timeout_ms at most
+ * (GDS_PROBE_TIMEOUT_MS sets it, 20 seconds otherwise). Makes no CUDA context. Any thread.
  *
  * @return GDS_STATUS_INVALID_ARGUMENT: count_out is NULL or misaligned;
  *         GDS_STATUS_INVALID_CONFIG: a GDS_* variable cannot be read.
@@ -518,15 +525,15 @@ gds_status_t gds_device_count(uint32_t *count_out) GDS_NOEXCEPT;
  * @param ordinal   CUDA ordinal, or GDS_DEVICE_HOST.
  * @param info_out  struct_size set.
  * @return GDS_STATUS_NO_DEVICE: there is no such device; GDS_STATUS_DRIVER_MISSING,
- *         GDS_STATUS_DRIVER_TOO_OLD, GDS_STATUS_DRIVER_TIMEOUT, GDS_STATUS_CUDA: why CUDA does
- *         not work; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE.
+ *         GDS_STATUS_DRIVER_TOO_OLD, GDS_STATUS_DRIVER_TIMEOUT, GDS_STATUS_CUDA: why CUDA
+ *         does not work; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_device_info(int32_t ordinal, gds_device_info_t *info_out) GDS_NOEXCEPT;
 
 #define GDS_DEVICE_INFO_INIT { sizeof(gds_device_info_t), 0, 0, 0, 0, 0, 0, { 0 } }
 
-/* ==== Context ============================================================================ */
+/* ==== Context ========================================================================= */
 
 /**
  * One device with its transfer threads and staging memory. May be used from many threads at
@@ -605,17 +612,19 @@ typedef struct gds_performance_t {
 /**
  * Open a context: choose the device and ready what transfers need.
  *
- * With CUDA this retains the device's primary context, the one that the CUDA runtime uses, and
- * leaves the caller's current context as it is. It loads libcuda at run time and waits for the
- * driver for probe_timeout_ms at most. A process may open several contexts. Any thread.
+ * With CUDA this retains the device's primary context, the one that the CUDA runtime uses,
+ * and leaves the caller's current context as it is. It loads libcuda at run time and waits
+ * for the driver for probe_timeout_ms at most. A process may open several contexts. Any
+ * thread.
  *
  * @param config       NULL: the balanced profile with the environment's GDS_* variables.
  *                     Otherwise taken as it is; see gds_config_environment().
  * @param context_out  give it to gds_context_close() once.
- * @return GDS_STATUS_INVALID_CONFIG: the message names the field or variable; GDS_STATUS_NO_DEVICE,
- *         GDS_STATUS_DRIVER_MISSING, GDS_STATUS_DRIVER_TOO_OLD, GDS_STATUS_DRIVER_TIMEOUT,
- *         GDS_STATUS_CUDA: that device cannot be used; GDS_STATUS_OUT_OF_HOST_MEMORY;
- *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field or variable;
+ *         GDS_STATUS_NO_DEVICE, GDS_STATUS_DRIVER_MISSING, GDS_STATUS_DRIVER_TOO_OLD,
+ *         GDS_STATUS_DRIVER_TIMEOUT, GDS_STATUS_CUDA: that device cannot be used;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_context_open(const gds_config_t *config,
@@ -664,12 +673,12 @@ GDS_NODISCARD GDS_API
 gds_status_t gds_context_performance(const gds_context_t *context,
                                      gds_performance_t *performance_out) GDS_NOEXCEPT;
 
-#define GDS_METRICS_INIT                                                                      \
-    { sizeof(gds_metrics_t), 0, 0, 0, 0, 0, 0, { 0, 0, 0, 0, 0, 0, 0, 0 },                    \
+#define GDS_METRICS_INIT                                                                   \
+    { sizeof(gds_metrics_t), 0, 0, 0, 0, 0, 0, { 0, 0, 0, 0, 0, 0, 0, 0 },                 \
       { 0, 0, 0, 0, 0, 0, 0, 0 }, { 0 } }
 #define GDS_PERFORMANCE_INIT { sizeof(gds_performance_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
-/* ==== File =============================================================================== */
+/* ==== File ============================================================================ */
 
 /** Open for reading. */
 #define GDS_FILE_READ 1
@@ -713,8 +722,8 @@ typedef struct gds_file_info_t {
     /** Bytes in the file now. */
     uint64_t size;
     /**
-     * What direct I/O wants offsets and sizes to be a multiple of, bytes; 0 when the file has
-     * no direct I/O. Other offsets and sizes work as well, at the cost of a copy.
+     * What direct I/O wants offsets and sizes to be a multiple of, bytes; 0 when the file
+     * has no direct I/O. Other offsets and sizes work as well, at the cost of a copy.
      */
     uint32_t direct_offset_alignment;
     /** What direct I/O wants addresses to be a multiple of, bytes; 0 as above. */
@@ -743,18 +752,19 @@ typedef struct gds_file_info_t {
  * @param flags     GDS_FILE_READ, GDS_FILE_WRITE or both, and GDS_FILE_CREATE,
  *                  GDS_FILE_TRUNCATE, GDS_FILE_EXCLUSIVE.
  * @param file_out  give it to gds_file_close() once. Keeps the context.
- * @return GDS_STATUS_NOT_FOUND; GDS_STATUS_PERMISSION_DENIED; GDS_STATUS_READ_ONLY: the file
- *         system is; GDS_STATUS_UNSUPPORTED_FILE: a directory, FIFO, socket or character device;
- *         GDS_STATUS_NO_SPACE; GDS_STATUS_IO: os_error tells; GDS_STATUS_INVALID_ARGUMENT: NULL,
- *         an empty path, unknown or contradicting flags; GDS_STATUS_INVALID_HANDLE;
- *         GDS_STATUS_FORKED.
+ * @return GDS_STATUS_NOT_FOUND; GDS_STATUS_PERMISSION_DENIED; GDS_STATUS_READ_ONLY: the
+ *         file system is; GDS_STATUS_UNSUPPORTED_FILE: a directory, FIFO, socket or
+ *         character device; GDS_STATUS_NO_SPACE; GDS_STATUS_IO: os_error tells;
+ *         GDS_STATUS_INVALID_ARGUMENT: NULL, an empty path, unknown or contradicting flags;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_file_open(const gds_context_t *context, const char *path, uint32_t flags,
                            gds_file_t **file_out) GDS_NOEXCEPT;
 
 /**
- * Use a file that the caller has opened. The descriptor is duplicated and stays the caller's.
+ * Use a file that the caller has opened. The descriptor is duplicated and stays the
+ * caller's.
  *
  * It may be read and written as the descriptor may; O_APPEND descriptors are refused for
  * writing. The file position of the descriptor is neither used nor moved.
@@ -799,7 +809,8 @@ gds_status_t gds_file_info(const gds_file_t *file, gds_file_info_t *info_out) GD
  * Make what was written to a file durable, and wait for it.
  *
  * Covers writes that were complete before the call, of every path. After a failure the file
- * answers GDS_STATUS_POISONED: what reached the disk is unknown, and asking again would lie.
+ * answers GDS_STATUS_POISONED: what reached the disk is unknown, and asking again would
+ * lie.
  *
  * @return GDS_STATUS_IO: os_error tells; GDS_STATUS_NO_SPACE; GDS_STATUS_POISONED;
  *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
@@ -810,17 +821,18 @@ gds_status_t gds_file_sync(const gds_file_t *file) GDS_NOEXCEPT;
 /**
  * Cut or extend a file to a size in bytes; what is added reads as zeros.
  *
- * @return GDS_STATUS_READ_ONLY: opened without GDS_FILE_WRITE; GDS_STATUS_NO_SPACE: too large;
- *         GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_NOT_SUPPORTED or GDS_STATUS_INVALID_ARGUMENT: a
- *         block device; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ * @return GDS_STATUS_READ_ONLY: opened without GDS_FILE_WRITE; GDS_STATUS_NO_SPACE: too
+ *         large; GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_NOT_SUPPORTED or
+ *         GDS_STATUS_INVALID_ARGUMENT: a block device; GDS_STATUS_IO;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_file_set_size(const gds_file_t *file, uint64_t size) GDS_NOEXCEPT;
 
-#define GDS_FILE_INFO_INIT                                                                    \
+#define GDS_FILE_INFO_INIT                                                                 \
     { sizeof(gds_file_info_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0 }, { 0 } }
 
-/* ==== Buffer ============================================================================= */
+/* ==== Buffer ========================================================================== */
 
 /** What kind of memory a buffer is. */
 GDS_ENUM(gds_memory_kind_t) {
@@ -835,8 +847,8 @@ GDS_ENUM(gds_memory_kind_t) {
 };
 
 /**
- * Memory that transfers read from and write to: allocated here, or the caller's. May be used
- * from many threads at once, on ranges that do not overlap.
+ * Memory that transfers read from and write to: allocated here, or the caller's. May be
+ * used from many threads at once, on ranges that do not overlap.
  */
 typedef struct gds_buffer_t gds_buffer_t;
 
@@ -861,9 +873,10 @@ typedef struct gds_buffer_info_t {
  * @param kind        GDS_MEMORY_DEVICE or GDS_MEMORY_PINNED.
  * @param size        bytes, at least 1.
  * @param buffer_out  give it to gds_buffer_free() once. Keeps the context.
- * @return GDS_STATUS_OUT_OF_DEVICE_MEMORY or GDS_STATUS_OUT_OF_HOST_MEMORY: the message says how
- *         much is free or what to lower; GDS_STATUS_CUDA; GDS_STATUS_INVALID_ARGUMENT: size 0 or
- *         too large, another kind, NULL; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ * @return GDS_STATUS_OUT_OF_DEVICE_MEMORY or GDS_STATUS_OUT_OF_HOST_MEMORY: the message
+ *         says how much is free or what to lower; GDS_STATUS_CUDA;
+ *         GDS_STATUS_INVALID_ARGUMENT: size 0 or too large, another kind, NULL;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_buffer_alloc(const gds_context_t *context, int32_t kind, uint64_t size,
@@ -872,14 +885,16 @@ gds_status_t gds_buffer_alloc(const gds_context_t *context, int32_t kind, uint64
 /**
  * Use the caller's memory: device (of the context's device), pinned, managed or pageable.
  *
- * The kind is found out; nothing is pinned or copied. Pageable memory goes to the device through
- * staging memory; gds_buffer_register() saves that copy for memory that is used often.
+ * The kind is found out; nothing is pinned or copied. Pageable memory goes to the device
+ * through staging memory; gds_buffer_register() saves that copy for memory that is used
+ * often.
  *
- * @param address     stays valid until the buffer is freed and every ticket that uses it is done.
+ * @param address     stays valid until the buffer is freed and every ticket that uses it is
+ *                    done.
  * @param size        bytes, at least 1.
  * @param buffer_out  give it to gds_buffer_free() once; that leaves the memory alone.
- * @return GDS_STATUS_INVALID_POINTER: memory of another device, unmapped, or fewer bytes than
- *         size; GDS_STATUS_OUT_OF_RANGE: address plus size passes the end of memory;
+ * @return GDS_STATUS_INVALID_POINTER: memory of another device, unmapped, or fewer bytes
+ *         than size; GDS_STATUS_OUT_OF_RANGE: address plus size passes the end of memory;
  *         GDS_STATUS_INVALID_ARGUMENT: NULL, size 0; GDS_STATUS_INVALID_HANDLE;
  *         GDS_STATUS_FORKED.
  */
@@ -888,17 +903,18 @@ gds_status_t gds_buffer_wrap(const gds_context_t *context, void *address, uint64
                              gds_buffer_t **buffer_out) GDS_NOEXCEPT;
 
 /**
- * As gds_buffer_wrap(), and pin pageable memory so that the device reaches it without a copy.
+ * As gds_buffer_wrap(), and pin pageable memory so that the device reaches it without a
+ * copy.
  *
- * Pinning costs about as much as copying the memory once, and counts against `ulimit -l` where
- * that applies. Memory that is pinned already, or of the device, is taken as it is.
+ * Pinning costs about as much as copying the memory once, and counts against `ulimit -l`
+ * where that applies. Memory that is pinned already, or of the device, is taken as it is.
  *
- * @param address     stays mapped until the buffer is unregistered and every ticket that uses it
- *                    is done.
+ * @param address     stays mapped until the buffer is unregistered and every ticket that
+ *                    uses it is done.
  * @param size        bytes, at least 1.
  * @param buffer_out  give it to gds_buffer_unregister() or gds_buffer_free() once.
- * @return as gds_buffer_wrap(), and GDS_STATUS_OUT_OF_HOST_MEMORY or GDS_STATUS_CUDA: the driver
- *         cannot pin it.
+ * @return as gds_buffer_wrap(), and GDS_STATUS_OUT_OF_HOST_MEMORY or GDS_STATUS_CUDA: the
+ *         driver cannot pin it.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_buffer_register(const gds_context_t *context, void *address, uint64_t size,
@@ -907,8 +923,8 @@ gds_status_t gds_buffer_register(const gds_context_t *context, void *address, ui
 /**
  * Free a buffer. NULL and freed handles are fine.
  *
- * What the library allocated or pinned is given back once no ticket uses it any more. CUDA work
- * of the caller that uses the memory must be done before.
+ * What the library allocated or pinned is given back once no ticket uses it any more. CUDA
+ * work of the caller that uses the memory must be done before.
  */
 GDS_API void gds_buffer_free(gds_buffer_t *buffer) GDS_NOEXCEPT;
 
@@ -916,7 +932,8 @@ GDS_API void gds_buffer_free(gds_buffer_t *buffer) GDS_NOEXCEPT;
 GDS_API void gds_buffer_unregister(gds_buffer_t *buffer) GDS_NOEXCEPT;
 
 /**
- * Tell where a buffer is. A device address for device memory: kernels and cudaMemcpy take it.
+ * Tell where a buffer is. A device address for device memory: kernels and cudaMemcpy take
+ * it.
  *
  * @param address_out  valid until the buffer is freed.
  * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
@@ -938,7 +955,7 @@ gds_status_t gds_buffer_info(const gds_buffer_t *buffer,
 
 #define GDS_BUFFER_INFO_INIT { sizeof(gds_buffer_info_t), 0, 0, 0 }
 
-/* ==== Transfer =========================================================================== */
+/* ==== Transfer ======================================================================== */
 
 /** The same type as cudaStream_t and CUstream; no CUDA header is needed. */
 typedef struct CUstream_st *gds_cuda_stream_t;
@@ -970,14 +987,14 @@ GDS_ENUM(gds_switch_t) {
 };
 
 /**
- * A transfer, or a batch of them, that goes on by itself. May be used from many threads at once.
- * Made by gds_read_start() and its like, given back to gds_ticket_destroy().
+ * A transfer, or a batch of them, that goes on by itself. May be used from many threads at
+ * once. Made by gds_read_start() and its like, given back to gds_ticket_destroy().
  */
 typedef struct gds_ticket_t gds_ticket_t;
 
 /**
- * How one call differs from what the context says. Start from GDS_OPTIONS_INIT; all zero but
- * struct_size means "as the context says".
+ * How one call differs from what the context says. Start from GDS_OPTIONS_INIT; all zero
+ * but struct_size means "as the context says".
  */
 typedef struct gds_options_t {
     /** sizeof(gds_options_t) as the caller compiled it. */
@@ -1040,22 +1057,25 @@ typedef struct gds_segment_t {
 /**
  * Read a range of a file into a buffer, and wait for it.
  *
- * Any offset, size and kind of memory works; offsets and sizes that are multiples of 4096 are
- * fastest. Reading past the end of the file is not an error: `*bytes_out` says how much arrived.
+ * Any offset, size and kind of memory works; offsets and sizes that are multiples of 4096
+ * are fastest. Reading past the end of the file is not an error: `*bytes_out` says how much
+ * arrived.
  *
- * The bytes are in place when the call returns, for every stream. The call is not ordered after
- * work that is queued on CUDA streams: such work that uses the range must be done before, or see
- * gds_read_async(). From many threads at once, on ranges of memory that do not overlap.
+ * The bytes are in place when the call returns, for every stream. The call is not ordered
+ * after work that is queued on CUDA streams: such work that uses the range must be done
+ * before, or see gds_read_async(). From many threads at once, on ranges of memory that do
+ * not overlap.
  *
  * @param file_offset    bytes.
  * @param buffer         device, pinned, managed or pageable memory.
  * @param buffer_offset  where in the buffer the first byte goes, bytes.
  * @param size           bytes; 0 is fine.
  * @param bytes_out      bytes that arrived. May be NULL.
- * @return GDS_STATUS_OUT_OF_RANGE: the range passes the buffer's end or cannot be addressed;
- *         GDS_STATUS_IO, GDS_STATUS_CUDA, GDS_STATUS_CUFILE: a part failed, the memory holds
- *         nothing that counts; GDS_STATUS_FILE_CHANGED; GDS_STATUS_INVALID_POINTER;
- *         GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_PERMISSION_DENIED: not opened for reading;
+ * @return GDS_STATUS_OUT_OF_RANGE: the range passes the buffer's end or cannot be
+ *         addressed; GDS_STATUS_IO, GDS_STATUS_CUDA, GDS_STATUS_CUFILE: a part failed, the
+ *         memory holds nothing that counts; GDS_STATUS_FILE_CHANGED;
+ *         GDS_STATUS_INVALID_POINTER; GDS_STATUS_FALLBACK_FORBIDDEN;
+ *         GDS_STATUS_PERMISSION_DENIED: not opened for reading;
  *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
@@ -1066,8 +1086,8 @@ gds_status_t gds_read(const gds_file_t *file, uint64_t file_offset,
 /**
  * Write a range of a buffer to a file, and wait for it. Not durable before gds_file_sync().
  *
- * The file grows where needed. The bytes are taken when the call returns. As in gds_read(), work
- * that is queued on CUDA streams and makes the bytes must be done before, or see
+ * The file grows where needed. The bytes are taken when the call returns. As in gds_read(),
+ * work that is queued on CUDA streams and makes the bytes must be done before, or see
  * gds_write_async(). From many threads at once, on ranges of the file that do not overlap.
  *
  * @param file_offset    bytes.
@@ -1075,8 +1095,8 @@ gds_status_t gds_read(const gds_file_t *file, uint64_t file_offset,
  * @param buffer_offset  where in the buffer the first byte is, bytes.
  * @param size           bytes; 0 is fine.
  * @param bytes_out      bytes written, which is size. May be NULL.
- * @return GDS_STATUS_NO_SPACE: the disk or quota is full; GDS_STATUS_READ_ONLY: not opened for
- *         writing; otherwise as gds_read().
+ * @return GDS_STATUS_NO_SPACE: the disk or quota is full; GDS_STATUS_READ_ONLY: not opened
+ *         for writing; otherwise as gds_read().
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_write(const gds_file_t *file, uint64_t file_offset,
@@ -1140,14 +1160,15 @@ gds_status_t gds_writev(const gds_file_t *file, uint64_t file_offset,
 /**
  * Start a read and return at once. The ticket tells when it is done.
  *
- * The memory must stay valid, and is nobody else's, until the ticket is done. Not ordered with
- * CUDA streams unless the options say so.
+ * The memory must stay valid, and is nobody else's, until the ticket is done. Not ordered
+ * with CUDA streams unless the options say so.
  *
  * @param options     NULL: as the context says.
  * @param ticket_out  give it to gds_ticket_destroy() once. Keeps file and buffer.
- * @return what is known before a byte moves: GDS_STATUS_OUT_OF_RANGE, GDS_STATUS_INVALID_ARGUMENT,
- *         GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE, GDS_STATUS_FALLBACK_FORBIDDEN,
- *         GDS_STATUS_FORKED; nothing has started then. All else comes with the ticket.
+ * @return what is known before a byte moves: GDS_STATUS_OUT_OF_RANGE,
+ *         GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FALLBACK_FORBIDDEN, GDS_STATUS_FORKED; nothing has started then. All
+ *         else comes with the ticket.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_read_start(const gds_file_t *file, uint64_t file_offset,
@@ -1174,16 +1195,17 @@ gds_status_t gds_write_start(const gds_file_t *file, uint64_t file_offset,
 /**
  * Read in the order of a CUDA stream, and return at once.
  *
- * The memory is touched after all work that is in the stream at this moment, and work that is
- * queued afterwards sees the bytes: kernels need no wait on the host. Whether the read went well
- * is known to the ticket; a stream goes on after a failed read. On the host device there are no
- * streams, and the read has no order.
+ * The memory is touched after all work that is in the stream at this moment, and work that
+ * is queued afterwards sees the bytes: kernels need no wait on the host. Whether the read
+ * went well is known to the ticket; a stream goes on after a failed read. On the host
+ * device there are no streams, and the read has no order.
  *
- * @param stream      of the context's device; NULL is the default stream. Lives until the ticket
- *                    is done. Not while it is being captured into a graph.
- * @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished read.
- * @return as gds_read_start(), and GDS_STATUS_CUDA: the stream refuses; GDS_STATUS_NOT_SUPPORTED:
- *         the driver has no stream memory operations.
+ * @param stream      of the context's device; NULL is the default stream. Lives until the
+ *                    ticket is done. Not while it is being captured into a graph.
+ * @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished
+ *                    read.
+ * @return as gds_read_start(), and GDS_STATUS_CUDA: the stream refuses;
+ *         GDS_STATUS_NOT_SUPPORTED: the driver has no stream memory operations.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_read_async(const gds_file_t *file, uint64_t file_offset,
@@ -1194,11 +1216,12 @@ gds_status_t gds_read_async(const gds_file_t *file, uint64_t file_offset,
 /**
  * Write in the order of a CUDA stream, and return at once.
  *
- * The memory is read after all work that is in the stream at this moment, and work that is queued
- * afterwards may change it. Otherwise as gds_read_async().
+ * The memory is read after all work that is in the stream at this moment, and work that is
+ * queued afterwards may change it. Otherwise as gds_read_async().
  *
  * @param stream      as for gds_read_async().
- * @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished write.
+ * @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished
+ *                    write.
  * @return as gds_read_async(), and GDS_STATUS_READ_ONLY.
  */
 GDS_NODISCARD GDS_API
@@ -1210,14 +1233,14 @@ gds_status_t gds_write_async(const gds_file_t *file, uint64_t file_offset,
 #define GDS_OPTIONS_INIT { sizeof(gds_options_t), 0, 0, 0, 0, 0, 0, NULL }
 #define GDS_COMPLETION_INIT { sizeof(gds_completion_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
-/* ==== Ticket ============================================================================= */
+/* ==== Ticket ========================================================================== */
 
 /**
  * Tell whether a ticket is done, at once.
  *
  * @param done_out  1: done, well or not, and no transfer touches the memory. 0: not yet.
- * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED. How the
- *         transfer went is told by gds_ticket_wait() and gds_ticket_error().
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED. How
+ *         the transfer went is told by gds_ticket_wait() and gds_ticket_error().
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_ticket_poll(const gds_ticket_t *ticket, int32_t *done_out) GDS_NOEXCEPT;
@@ -1225,15 +1248,17 @@ gds_status_t gds_ticket_poll(const gds_ticket_t *ticket, int32_t *done_out) GDS_
 /**
  * Wait until a ticket is done, and tell how the transfer went.
  *
- * From as many threads as you like, as often as you like. Of a batch, the sum of its transfers,
- * or the first failure. The memory is the caller's again when the ticket is done.
+ * From as many threads as you like, as often as you like. Of a batch, the sum of its
+ * transfers, or the first failure. The memory is the caller's again when the ticket is
+ * done.
  *
  * @param timeout_ms      longest wait, milliseconds; -1 is for ever, 0 only looks.
  * @param completion_out  struct_size set. May be NULL.
  * @return GDS_STATUS_PENDING: not done within timeout_ms, the transfer goes on;
- *         GDS_STATUS_TIMED_OUT: done, its own deadline_ms passed; GDS_STATUS_CANCELLED: done,
- *         after gds_ticket_cancel(); what a blocking transfer answers; GDS_STATUS_INVALID_ARGUMENT;
- *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ *         GDS_STATUS_TIMED_OUT: done, its own deadline_ms passed; GDS_STATUS_CANCELLED:
+ *         done, after gds_ticket_cancel(); what a blocking transfer answers;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_ticket_wait(const gds_ticket_t *ticket, int64_t timeout_ms,
@@ -1242,8 +1267,8 @@ gds_status_t gds_ticket_wait(const gds_ticket_t *ticket, int64_t timeout_ms,
 /**
  * Ask a ticket to stop. Returns at once; what has not started does not start.
  *
- * The ticket is done when what has started is: wait for it before the memory is used again. A
- * transfer that was done before stays as it was.
+ * The ticket is done when what has started is: wait for it before the memory is used again.
+ * A transfer that was done before stays as it was.
  *
  * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
  */
@@ -1253,8 +1278,8 @@ gds_status_t gds_ticket_cancel(const gds_ticket_t *ticket) GDS_NOEXCEPT;
 /**
  * Give a descriptor that becomes readable when the ticket is done, for poll and epoll.
  *
- * It stays readable. It belongs to the ticket: do not read or close it, and do not use it after
- * gds_ticket_destroy().
+ * It stays readable. It belongs to the ticket: do not read or close it, and do not use it
+ * after gds_ticket_destroy().
  *
  * @return GDS_STATUS_IO: no descriptors left, os_error tells; GDS_STATUS_INVALID_ARGUMENT;
  *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
@@ -1263,14 +1288,14 @@ GDS_NODISCARD GDS_API
 gds_status_t gds_ticket_eventfd(const gds_ticket_t *ticket, int *fd_out) GDS_NOEXCEPT;
 
 /**
- * Everything that the failure of a ticket has to say. Its status is GDS_STATUS_OK if all went
- * well.
+ * Everything that the failure of a ticket has to say. Its status is GDS_STATUS_OK if all
+ * went well.
  *
  * @param info_out  filled as far as `size` goes. The strings are valid until the ticket is
  *                  destroyed.
  * @param size      sizeof(gds_error_info_t).
- * @return GDS_STATUS_PENDING: not done; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
- *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ * @return GDS_STATUS_PENDING: not done; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_ticket_error(const gds_ticket_t *ticket, gds_error_info_t *info_out,
@@ -1279,12 +1304,12 @@ gds_status_t gds_ticket_error(const gds_ticket_t *ticket, gds_error_info_t *info
 /**
  * Give a ticket back. NULL and destroyed handles are fine.
  *
- * An unfinished transfer is cancelled, and the call waits until nothing touches the memory: for
- * a transfer ordered on a stream, until the stream reaches it.
+ * An unfinished transfer is cancelled, and the call waits until nothing touches the memory:
+ * for a transfer ordered on a stream, until the stream reaches it.
  */
 GDS_API void gds_ticket_destroy(gds_ticket_t *ticket) GDS_NOEXCEPT;
 
-/* ==== Batch ============================================================================== */
+/* ==== Batch =========================================================================== */
 
 /** What to do with a range of a file. */
 GDS_ENUM(gds_operation_t) {
@@ -1316,17 +1341,19 @@ typedef struct gds_batch_entry_t {
  * Start many transfers together and return at once. One ticket stands for all.
  *
  * The transfers have no order among themselves. Their memory must stay valid, and is nobody
- * else's, until the ticket is done. Reads and writes, files and kinds of memory may be mixed.
+ * else's, until the ticket is done. Reads and writes, files and kinds of memory may be
+ * mixed.
  *
  * @param entries     1 to 16,777,216; used during the call only.
- * @param options     for all of them; the deadline is that of the batch. NULL: as the context
- *                    says.
+ * @param options     for all of them; the deadline is that of the batch. NULL: as the
+ *                    context says.
  * @param ticket_out  give it to gds_ticket_destroy() once. Keeps files and buffers.
  * @return what is known before a byte moves, with the index of the entry in the message;
  *         nothing has started then: GDS_STATUS_OUT_OF_RANGE: also for too many entries;
  *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_READ_ONLY;
- *         GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_STRUCT_SIZE;
- *         GDS_STATUS_FORKED. One transfer's failure does not stop the others.
+ *         GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED. One transfer's failure does not stop
+ *         the others.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_batch_submit(const gds_context_t *context,
@@ -1341,26 +1368,28 @@ gds_status_t gds_batch_submit(const gds_context_t *context,
  *
  * @param first        index of the first transfer to tell of, in the order of the entries.
  * @param count        how many.
- * @param results_out  `count` structs, filled. The struct_size of the first must be set, and is
- *                     the distance from each to the next.
- * @return GDS_STATUS_OUT_OF_RANGE: the batch has fewer transfers; GDS_STATUS_INVALID_ARGUMENT;
- *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ * @param results_out  `count` structs, filled. The struct_size of the first must be set,
+ *                     and is the distance from each to the next.
+ * @return GDS_STATUS_OUT_OF_RANGE: the batch has fewer transfers;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_batch_results(const gds_ticket_t *ticket, uint64_t first, uint64_t count,
                                gds_completion_t *results_out) GDS_NOEXCEPT;
 
-/* ==== Explanation ======================================================================== */
+/* ==== Explanation ===================================================================== */
 
 /**
- * Explain in text which way a large read of a file would take, and what each better way lacks.
+ * Explain in text which way a large read of a file would take, and what each better way
+ * lacks.
  *
  * The file is opened for reading and asked, not read. For people; the words change between
  * versions.
  *
  * @param path        NUL-terminated.
- * @param text_out    receives the text with its NUL. May be NULL if capacity is 0, to ask for
- *                    the size alone.
+ * @param text_out    receives the text with its NUL. May be NULL if capacity is 0, to ask
+ *                    for the size alone.
  * @param capacity    bytes at text_out.
  * @param needed_out  bytes that the text takes, NUL included; written with
  *                    GDS_STATUS_BUFFER_TOO_SMALL as well. May be NULL.

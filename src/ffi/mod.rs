@@ -17,10 +17,17 @@ mod convert;
 mod guard;
 mod handle;
 
+pub mod batch;
+pub mod buffer;
 pub mod config;
+pub mod context;
 pub mod device;
 pub mod error;
+pub mod explain;
+pub mod file;
 pub mod log;
 pub mod status;
+pub mod ticket;
+pub mod transfer;
 pub mod types;
 pub mod version;
