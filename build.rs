@@ -42,15 +42,22 @@ mod layout {
         // Edition 2024 refuses the `extern` blocks that ctest2 writes.
         let path = out.join("abi_layout.rs");
         let text = std::fs::read_to_string(&path).expect("ctest2 wrote it");
-        let text = text.replace("\nextern \"C\" {", "\nunsafe extern \"C\" {").replace(
-            "            extern \"C\" {",
-            "            unsafe extern \"C\" {",
-        );
+        let text = text
+            .replace("\nextern \"C\" {", "\nunsafe extern \"C\" {")
+            .replace(
+                "            extern \"C\" {",
+                "            unsafe extern \"C\" {",
+            );
         std::fs::write(&path, text).expect("OUT_DIR is writable");
     }
 
     /// Types that C sees by name alone.
-    const OPAQUE: &[&str] = &["gds_context_t", "gds_file_t", "gds_buffer_t", "gds_ticket_t"];
+    const OPAQUE: &[&str] = &[
+        "gds_context_t",
+        "gds_file_t",
+        "gds_buffer_t",
+        "gds_ticket_t",
+    ];
 
     /// src/ffi/types as one file, without what only a crate of many files needs.
     fn all_types() -> String {
@@ -65,7 +72,10 @@ mod layout {
         let mut all = String::from("use core::ffi::{c_char, c_void};\n");
         for file in files {
             let text = std::fs::read_to_string(&file).expect("a source file is text");
-            for line in text.lines().filter(|l| !l.starts_with("//!") && !l.starts_with("use ")) {
+            for line in text
+                .lines()
+                .filter(|l| !l.starts_with("//!") && !l.starts_with("use "))
+            {
                 all.push_str(line);
                 all.push('\n');
             }

@@ -6,10 +6,11 @@
  *     gds::buffer buffer(context, GDS_MEMORY_DEVICE, file.size());
  *     uint64_t bytes = file.read(0, buffer, 0, buffer.size());
  *
- * Header only, C++11 and later; none of it is in the shared library. Each class is one pointer:
- * it moves, does not copy, and closes with the call that gds_rs.h names. get() gives the handle
- * for calls of gds_rs.h, release() gives it up. A moved-from object holds NULL, and calls on it
- * throw GDS_STATUS_INVALID_ARGUMENT. What each function does is said in gds_rs.h.
+ * Header only, C++11 and later; none of it is in the shared library. Each class is one
+ * pointer: it moves, does not copy, and closes with the call that gds_rs.h names. get() is
+ * the handle for calls of gds_rs.h, release() gives it up. A moved-from object holds NULL,
+ * and calls on it throw GDS_STATUS_INVALID_ARGUMENT. What each function does is said in
+ * gds_rs.h.
  */
 
 #ifndef GDS_RS_HPP
@@ -149,13 +150,16 @@ public:
         uint64_t needed = 0;
         check(gds_explain(get(), path.c_str(), nullptr, 0, &needed));
         std::vector<char> text(static_cast<size_t>(needed));
-        gds_status_t status;
         /* The file may change between the two questions, and the text with it. */
-        while ((status = gds_explain(get(), path.c_str(), text.data(), text.size(), &needed)) ==
-               GDS_STATUS_BUFFER_TOO_SMALL) {
+        for (;;) {
+            gds_status_t status =
+                gds_explain(get(), path.c_str(), text.data(), text.size(), &needed);
+            if (status != GDS_STATUS_BUFFER_TOO_SMALL) {
+                check(status);
+                break;
+            }
             text.resize(static_cast<size_t>(needed));
         }
-        check(status);
         return std::string(text.data());
     }
 
@@ -179,7 +183,7 @@ public:
     {
     }
 
-    /** The caller's memory of any kind; it stays valid until the buffer and its tickets end. */
+    /** The caller's memory of any kind; it outlives the buffer and its tickets. */
     static buffer wrap(const context &owner, void *address, uint64_t size)
     {
         gds_buffer_t *made = nullptr;
@@ -328,7 +332,8 @@ public:
                           uint64_t size, const gds_options_t &options) const
     {
         gds_completion_t done = GDS_COMPLETION_INIT;
-        check(gds_read_with(get(), file_offset, to.get(), to_offset, size, &options, &done));
+        check(gds_read_with(get(), file_offset, to.get(), to_offset, size, &options,
+                            &done));
         return done;
     }
 
@@ -341,11 +346,12 @@ public:
         return done;
     }
 
-    ticket read_start(uint64_t file_offset, const buffer &to, uint64_t to_offset, uint64_t size,
-                      const gds_options_t *options = nullptr) const
+    ticket read_start(uint64_t file_offset, const buffer &to, uint64_t to_offset,
+                      uint64_t size, const gds_options_t *options = nullptr) const
     {
         gds_ticket_t *made = nullptr;
-        check(gds_read_start(get(), file_offset, to.get(), to_offset, size, options, &made));
+        check(gds_read_start(get(), file_offset, to.get(), to_offset, size, options,
+                             &made));
         return ticket(made);
     }
 
@@ -359,8 +365,8 @@ public:
     }
 
     /** In the order of a CUDA stream. */
-    ticket read_async(uint64_t file_offset, const buffer &to, uint64_t to_offset, uint64_t size,
-                      gds_cuda_stream_t stream) const
+    ticket read_async(uint64_t file_offset, const buffer &to, uint64_t to_offset,
+                      uint64_t size, gds_cuda_stream_t stream) const
     {
         gds_ticket_t *made = nullptr;
         check(gds_read_async(get(), file_offset, to.get(), to_offset, size, stream, &made));
@@ -372,7 +378,8 @@ public:
                        uint64_t size, gds_cuda_stream_t stream) const
     {
         gds_ticket_t *made = nullptr;
-        check(gds_write_async(get(), file_offset, from.get(), from_offset, size, stream, &made));
+        check(gds_write_async(get(), file_offset, from.get(), from_offset, size, stream,
+                              &made));
         return ticket(made);
     }
 

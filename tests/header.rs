@@ -41,7 +41,10 @@ fn section(sources: &[&str]) -> String {
         builder = builder.with_src(root().join("src/ffi").join(source));
     }
     let mut text = Vec::new();
-    builder.generate().expect("cbindgen reads the sources").write(&mut text);
+    builder
+        .generate()
+        .expect("cbindgen reads the sources")
+        .write(&mut text);
     tidy(&String::from_utf8(text).expect("cbindgen writes text"))
 }
 
@@ -61,8 +64,14 @@ fn public_types(source: &str) -> Vec<String> {
 /// what an enum is made of; attributes of C++ stand before those of GNU.
 fn tidy(text: &str) -> String {
     let text = text
-        .replace("#ifdef __cplusplus\nextern \"C\" {\n#endif // __cplusplus\n", "")
-        .replace("#ifdef __cplusplus\n}  // extern \"C\"\n#endif  // __cplusplus\n", "");
+        .replace(
+            "#ifdef __cplusplus\nextern \"C\" {\n#endif // __cplusplus\n",
+            "",
+        )
+        .replace(
+            "#ifdef __cplusplus\n}  // extern \"C\"\n#endif  // __cplusplus\n",
+            "",
+        );
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     let mut tidied: Vec<String> = Vec::new();
     let mut at = 0;
@@ -106,24 +115,41 @@ fn comment(lines: &[&str], tidied: &mut Vec<String>) -> usize {
 /// `enum x` with the lines that give it its type in C++ and C23.
 fn enum_start(lines: &[&str], tidied: &mut Vec<String>) -> usize {
     let name = lines[0].trim_start_matches("enum ");
-    assert_eq!((lines[2].trim(), lines[4].trim()), (": int32_t", "{"), "{name}");
-    tidied.push(format!("GDS_ENUM(gds_{}) {{", name.trim_start_matches("gds_")));
+    assert_eq!(
+        (lines[2].trim(), lines[4].trim()),
+        (": int32_t", "{"),
+        "{name}"
+    );
+    tidied.push(format!(
+        "GDS_ENUM(gds_{}) {{",
+        name.trim_start_matches("gds_")
+    ));
     5
 }
 
 /// The typedef that follows an enum; GDS_ENUM has made it.
 fn enum_end(lines: &[&str]) -> usize {
-    let end = lines.iter().position(|line| *line == "#endif // __cplusplus");
+    let end = lines
+        .iter()
+        .position(|line| *line == "#endif // __cplusplus");
     end.expect("the typedef of an enum ends") + 1
 }
 
 /// A function on one line, or its parameters below each other's start.
 fn declaration(lines: &[&str], tidied: &mut Vec<String>) -> usize {
-    let used = lines.iter().position(|line| line.ends_with(';')).expect("a function ends") + 1;
+    let used = lines
+        .iter()
+        .position(|line| line.ends_with(';'))
+        .expect("a function ends")
+        + 1;
     let text = lines[..used].join(" ").replace("struct gds_", "gds_");
-    let words = text.split_whitespace().filter(|w| !["GDS_API", "GDS_NODISCARD"].contains(w));
+    let words = text
+        .split_whitespace()
+        .filter(|w| !["GDS_API", "GDS_NODISCARD"].contains(w));
     let text = words.collect::<Vec<_>>().join(" ");
-    let must_use = lines[..used].iter().any(|line| line.contains("GDS_NODISCARD"));
+    let must_use = lines[..used]
+        .iter()
+        .any(|line| line.contains("GDS_NODISCARD"));
     let mut line = if must_use {
         tidied.push("GDS_NODISCARD GDS_API".to_owned());
         String::new()
@@ -164,11 +190,18 @@ fn generated() -> String {
         .replace("@MAJOR@", &major.to_string())
         .replace("@MINOR@", &minor.to_string())
         .replace("@PATCH@", &patch.to_string())
-        .replace("@NUMBER@", &(major * 10_000 + minor * 100 + patch).to_string())
+        .replace(
+            "@NUMBER@",
+            &(major * 10_000 + minor * 100 + patch).to_string(),
+        )
         .replace("@SONAME@", &abi_common::soname());
     for (name, sources) in SECTIONS {
         let place = format!("@{name}@\n");
-        assert_eq!(text.matches(&place).count(), 1, "the template has {place} once");
+        assert_eq!(
+            text.matches(&place).count(),
+            1,
+            "the template has {place} once"
+        );
         text = text.replace(&place, &format!("{}\n", section(sources)));
     }
     text
@@ -210,15 +243,24 @@ fn every_exported_function_is_in_the_header() {
 }
 
 #[test]
-fn the_header_is_narrow_ascii_and_explained() {
-    let text = read(&root().join("include/gds_rs.h"));
+fn the_headers_are_narrow_ascii_and_explained() {
+    for name in ["include/gds_rs.h", "include/gds_rs.hpp"] {
+        is_narrow_ascii_and_explained(name);
+    }
+}
+
+fn is_narrow_ascii_and_explained(name: &str) {
+    let text = read(&root().join(name));
     let mut before = "";
     for (number, line) in text.lines().enumerate() {
-        let at = format!("include/gds_rs.h:{}", number + 1);
+        let at = format!("{name}:{}", number + 1);
         assert!(line.len() <= 92, "{at} has {} columns", line.len());
         assert!(line.is_ascii() && !line.contains('\t'), "{at}: {line}");
         let opens = line.starts_with("GDS_API") || line.starts_with("GDS_NODISCARD");
-        assert!(!opens || before.ends_with("*/"), "{at} has no comment above: {line}");
+        assert!(
+            !opens || before.ends_with("*/"),
+            "{at} has no comment above: {line}"
+        );
         before = line;
     }
 }

@@ -96,7 +96,9 @@ pub unsafe extern "C" fn gds_batch_results(
 }
 
 fn check_results(first: u64, count: u64, all: usize) -> Outcome<std::ops::Range<usize>> {
-    let end = first.checked_add(count).and_then(|end| usize::try_from(end).ok());
+    let end = first
+        .checked_add(count)
+        .and_then(|end| usize::try_from(end).ok());
     match (usize::try_from(first), end) {
         (Ok(first), Some(end)) if end <= all => Ok(first..end),
         _ => Err(Error::new(
@@ -127,7 +129,10 @@ fn transfers_of(entries: &[gds_batch_entry_t]) -> Outcome<Vec<Transfer>> {
     transfers.try_reserve_exact(entries.len()).map_err(|_| {
         Error::new(
             ErrorKind::OutOfHostMemory,
-            format!("no memory for a batch of {}; submit fewer entries", entries.len()),
+            format!(
+                "no memory for a batch of {}; submit fewer entries",
+                entries.len()
+            ),
         )
     })?;
     for (index, entry) in entries.iter().enumerate() {

@@ -7,9 +7,7 @@ use super::error::{Failure, Outcome};
 use super::guard::{guard, guard_void};
 use super::handle::{self, Handle};
 use super::status::gds_status_t;
-use super::types::{
-    gds_buffer_info_t, gds_buffer_t, gds_context_t, gds_memory_kind_t as Kind,
-};
+use super::types::{gds_buffer_info_t, gds_buffer_t, gds_context_t, gds_memory_kind_t as Kind};
 use crate::device::MemoryKind;
 use crate::engine::Buffer;
 
@@ -23,7 +21,12 @@ impl Handle for gds_buffer_t {
 unsafe impl AbiStruct for gds_buffer_info_t {
     const NAME: &'static str = "gds_buffer_info_t";
     fn initial() -> Self {
-        Self { struct_size: 0, kind: 0, address: 0, size: 0 }
+        Self {
+            struct_size: 0,
+            kind: 0,
+            address: 0,
+            size: 0,
+        }
     }
 }
 

@@ -100,11 +100,16 @@ fn profile_of(value: i32) -> Outcome<Profile> {
     const ALL: [(gds_profile_t, Profile); 3] = [
         (gds_profile_t::GDS_PROFILE_BALANCED, Profile::Balanced),
         (gds_profile_t::GDS_PROFILE_LOW_LATENCY, Profile::LowLatency),
-        (gds_profile_t::GDS_PROFILE_HIGH_THROUGHPUT, Profile::HighThroughput),
+        (
+            gds_profile_t::GDS_PROFILE_HIGH_THROUGHPUT,
+            Profile::HighThroughput,
+        ),
     ];
     let found = ALL.iter().find(|(number, _)| *number as i32 == value);
     found.map(|(_, profile)| *profile).ok_or_else(|| {
-        Failure::argument(format!("profile is {value}; it must be a gds_profile_t, 0 to 2"))
+        Failure::argument(format!(
+            "profile is {value}; it must be a gds_profile_t, 0 to 2"
+        ))
     })
 }
 
@@ -177,7 +182,9 @@ pub(crate) fn of_c(given: &gds_config_t) -> Outcome<Config> {
         max_retries: given.max_retries,
         backoff_ms: given.backoff_ms,
         probe_timeout_ms: or(given.probe_timeout_ms, standard.probe_timeout_ms),
-        path: policy_of(given.path).map_err(wrong)?.unwrap_or(PathPolicy::Auto),
+        path: policy_of(given.path)
+            .map_err(wrong)?
+            .unwrap_or(PathPolicy::Auto),
         double_buffering: switch("double_buffering", given.double_buffering)?,
         batch_mode: switch("batch_mode", given.batch_mode)?,
         mmap_fallback: switch("mmap_fallback", given.mmap_fallback)?,
@@ -187,7 +194,11 @@ pub(crate) fn of_c(given: &gds_config_t) -> Outcome<Config> {
 
 /// 0 stands for the standard value.
 fn or<T: Default + PartialEq>(given: T, standard: T) -> T {
-    if given == T::default() { standard } else { given }
+    if given == T::default() {
+        standard
+    } else {
+        given
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +240,11 @@ mod tests {
             ..gds_config_t::initial()
         };
         assert_eq!(of_c(&zeros).unwrap(), Config::default());
-        let shallow = gds_config_t { max_outstanding_io: 4, max_batch_size: 0, ..zeros };
+        let shallow = gds_config_t {
+            max_outstanding_io: 4,
+            max_batch_size: 0,
+            ..zeros
+        };
         assert_eq!(of_c(&shallow).unwrap().max_batch_size, 4);
     }
 

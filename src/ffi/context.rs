@@ -104,7 +104,11 @@ pub unsafe extern "C" fn gds_context_open(
             config::of_c(&unsafe { convert::read_struct(config)? })?
         };
         let context = Context::open(config)?;
-        let text = format!("opened {} with {}", context.device().info().name, context.io_name());
+        let text = format!(
+            "opened {} with {}",
+            context.device().info().name,
+            context.io_name()
+        );
         log::write(gds_log_level_t::GDS_LOG_LEVEL_INFO, &text);
         // SAFETY: checked above.
         unsafe { context_out.write(handle::open(context)?) };

@@ -188,7 +188,11 @@ pub(crate) unsafe fn write_optional<T>(place: *mut T, value: T) {
 
 /// Refuses a misaligned place; NULL is fine.
 pub(crate) fn check_optional<T>(pointer: *const T, name: &str) -> Outcome {
-    if pointer.is_null() { Ok(()) } else { check_pointer(pointer, name) }
+    if pointer.is_null() {
+        Ok(())
+    } else {
+        check_pointer(pointer, name)
+    }
 }
 
 /// The caller's array. A count of 0 needs no memory.
@@ -247,7 +251,7 @@ pub(crate) fn chars<const N: usize>(text: &str) -> [c_char; N] {
     let whole = text.char_indices().map(|(at, c)| at + c.len_utf8());
     let size = whole.take_while(|end| *end < N).last().unwrap_or(0);
     for (to, from) in array.iter_mut().zip(&text.as_bytes()[..size]) {
-        *to = c_char::from_ne_bytes([*from]);
+        *to = *from as c_char;
     }
     array
 }
@@ -273,7 +277,9 @@ pub(crate) fn boolean(name: &str, value: u32) -> Outcome<bool> {
     match value {
         0 => Ok(false),
         1 => Ok(true),
-        _ => Err(Failure::argument(format!("{name} is {value}; it must be 0 or 1"))),
+        _ => Err(Failure::argument(format!(
+            "{name} is {value}; it must be 0 or 1"
+        ))),
     }
 }
 

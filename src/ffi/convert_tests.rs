@@ -14,7 +14,11 @@ struct Sample {
 unsafe impl AbiStruct for Sample {
     const NAME: &'static str = "sample";
     fn initial() -> Self {
-        Self { struct_size: 0, first: 11, second: 22 }
+        Self {
+            struct_size: 0,
+            first: 11,
+            second: 22,
+        }
     }
 }
 
@@ -48,14 +52,22 @@ fn a_newer_caller_is_taken_while_its_tail_is_zero() {
     assert_eq!((value.first, value.second), (5, 6));
     let refused = read(&caller(32, &[5 << 32, 6, 0, 1 << 56])).unwrap_err();
     assert_eq!(refused.status, gds_status_t::GDS_STATUS_STRUCT_SIZE);
-    assert!(refused.error.message().contains("byte 31 is not zero"), "{}", refused.error);
+    assert!(
+        refused.error.message().contains("byte 31 is not zero"),
+        "{}",
+        refused.error
+    );
 }
 
 #[test]
 fn sizes_that_no_version_has_are_refused() {
     for size in [0usize, 1, 4, 7, 9, 17, 4104, 0xFFFF_FFFF] {
         let memory = vec![size as u64; 2];
-        assert_eq!(status(read(&memory)), gds_status_t::GDS_STATUS_STRUCT_SIZE as i32, "{size}");
+        assert_eq!(
+            status(read(&memory)),
+            gds_status_t::GDS_STATUS_STRUCT_SIZE as i32,
+            "{size}"
+        );
     }
 }
 
@@ -66,9 +78,16 @@ fn an_answer_never_passes_the_callers_size() {
         memory.push(u64::MAX);
         // SAFETY: the memory holds `size` bytes.
         let place = unsafe { StructOut::<Sample>::new(memory.as_mut_ptr().cast()) }.unwrap();
-        place.write(Sample { struct_size: 0, first: 1, second: 2 });
+        place.write(Sample {
+            struct_size: 0,
+            first: 1,
+            second: 2,
+        });
         assert_eq!(memory[0], 1 << 32 | size as u64);
-        assert_eq!(memory.get(1).copied(), Some(if size >= 16 { 2 } else { u64::MAX }));
+        assert_eq!(
+            memory.get(1).copied(),
+            Some(if size >= 16 { 2 } else { u64::MAX })
+        );
         assert_eq!(memory.last(), Some(&u64::MAX));
     }
 }
@@ -76,7 +95,11 @@ fn an_answer_never_passes_the_callers_size() {
 #[test]
 fn misaligned_and_null_pointers_are_refused() {
     let memory = [16u64; 3];
-    let odd = memory.as_ptr().cast::<u8>().wrapping_add(4).cast::<Sample>();
+    let odd = memory
+        .as_ptr()
+        .cast::<u8>()
+        .wrapping_add(4)
+        .cast::<Sample>();
     // SAFETY: refused before it is read.
     assert_eq!(status(unsafe { read_struct(odd) }), 1);
     // SAFETY: as above.
@@ -85,7 +108,7 @@ fn misaligned_and_null_pointers_are_refused() {
 
 #[test]
 fn texts_are_cut_between_characters() {
-    let bytes = |array: [c_char; 4]| array.map(|c| c.to_ne_bytes()[0]);
+    let bytes = |array: [c_char; 4]| array.map(|c| c as u8);
     assert_eq!(bytes(chars("ab")), *b"ab\0\0");
     assert_eq!(bytes(chars("abcd")), *b"abc\0");
     assert_eq!(bytes(chars("ab\u{e9}")), *b"ab\0\0");

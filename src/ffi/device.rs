@@ -43,7 +43,10 @@ pub unsafe extern "C" fn gds_device_count(count_out: *mut u32) -> gds_status_t {
     guard(|| {
         convert::check_pointer(count_out, "count_out")?;
         let (devices, _) = device::list(probe_timeout()?);
-        let cuda = devices.iter().filter(|info| info.ordinal != DEVICE_HOST).count();
+        let cuda = devices
+            .iter()
+            .filter(|info| info.ordinal != DEVICE_HOST)
+            .count();
         // SAFETY: checked above.
         unsafe { count_out.write(u32::try_from(cuda).unwrap_or(u32::MAX)) };
         Ok(())
@@ -68,7 +71,10 @@ pub unsafe extern "C" fn gds_device_info(
         let place = unsafe { StructOut::new(info_out)? };
         let (devices, why) = device::list(probe_timeout()?);
         let Some(info) = devices.iter().find(|info| info.ordinal == ordinal) else {
-            return Err(why.filter(|_| ordinal >= 0).unwrap_or_else(|| missing(ordinal)).into());
+            return Err(why
+                .filter(|_| ordinal >= 0)
+                .unwrap_or_else(|| missing(ordinal))
+                .into());
         };
         place.write(to_c(info));
         Ok(())

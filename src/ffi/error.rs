@@ -28,7 +28,10 @@ pub(crate) struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { status: status::of_kind(error.kind()), error }
+        Self {
+            status: status::of_kind(error.kind()),
+            error,
+        }
     }
 }
 
@@ -46,12 +49,18 @@ impl Failure {
     /// The same failure, told as that of one element.
     pub(crate) fn at(self, element: impl Display) -> Self {
         let message = format!("{element}: {}", self.error.message());
-        Self { status: self.status, error: Error::new(self.error.kind(), message) }
+        Self {
+            status: self.status,
+            error: Error::new(self.error.kind(), message),
+        }
     }
 
     /// A status that no kind of error stands for.
     pub(crate) fn own(status: gds_status_t, message: impl Into<String>) -> Self {
-        Self { status, error: Error::new(ErrorKind::InvalidArgument, message) }
+        Self {
+            status,
+            error: Error::new(ErrorKind::InvalidArgument, message),
+        }
     }
 }
 
@@ -155,7 +164,10 @@ pub unsafe extern "C" fn gds_last_error(
 ) -> gds_status_t {
     guard_quiet(|| {
         let info = LAST.try_with(|last| last.borrow().as_ref().map(Report::info));
-        let info = info.ok().flatten().unwrap_or_else(gds_error_info_t::initial);
+        let info = info
+            .ok()
+            .flatten()
+            .unwrap_or_else(gds_error_info_t::initial);
         // SAFETY: the caller gives `size` writable bytes.
         unsafe { convert::write_sized(info_out, size, info) }
     })

@@ -83,7 +83,12 @@ mod tests {
         let mut needed = 0;
         // SAFETY: `room` bytes are there.
         let outcome = unsafe {
-            write_text(text, memory.as_mut_ptr().cast(), room as u64, &raw mut needed)
+            write_text(
+                text,
+                memory.as_mut_ptr().cast(),
+                room as u64,
+                &raw mut needed,
+            )
         };
         (outcome.err().map_or(0, |f| f.status as i32), needed, memory)
     }

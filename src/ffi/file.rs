@@ -185,11 +185,8 @@ pub unsafe extern "C" fn gds_file_set_size(file: *const gds_file_t, size: u64) -
 }
 
 fn mode_of(flags: u32) -> Outcome<OpenMode> {
-    let known = GDS_FILE_READ
-        | GDS_FILE_WRITE
-        | GDS_FILE_CREATE
-        | GDS_FILE_TRUNCATE
-        | GDS_FILE_EXCLUSIVE;
+    let known =
+        GDS_FILE_READ | GDS_FILE_WRITE | GDS_FILE_CREATE | GDS_FILE_TRUNCATE | GDS_FILE_EXCLUSIVE;
     let has = |flag| flags & flag != 0;
     let wrong = |rule: &str| Err(Failure::argument(format!("flags are {flags:#x}; {rule}")));
     if flags & !known != 0 {
@@ -246,7 +243,11 @@ mod tests {
         assert!(mode.read && mode.write && mode.create && !mode.truncate && !mode.exclusive);
         for flags in [0, 4, 5, 9, 17, 18, 32, 33, 0x8000_0001, u32::MAX] {
             let failure = mode_of(flags).unwrap_err();
-            assert_eq!(failure.status, gds_status_t::GDS_STATUS_INVALID_ARGUMENT, "{flags:#x}");
+            assert_eq!(
+                failure.status,
+                gds_status_t::GDS_STATUS_INVALID_ARGUMENT,
+                "{flags:#x}"
+            );
         }
     }
 }

@@ -27,7 +27,10 @@ pub(crate) fn guard(body: impl FnOnce() -> Outcome) -> gds_status_t {
         Ok(()) => gds_status_t::GDS_STATUS_OK,
         Err(failure) => {
             let status = failure.status;
-            log::write(gds_log_level_t::GDS_LOG_LEVEL_DEBUG, failure.error.message());
+            log::write(
+                gds_log_level_t::GDS_LOG_LEVEL_DEBUG,
+                failure.error.message(),
+            );
             error::set_last(failure);
             status
         }
@@ -61,7 +64,11 @@ fn caught(body: impl FnOnce() -> Outcome) -> Outcome {
 
 /// The failure that stands for a caught panic.
 pub(crate) fn of_panic(payload: Box<dyn Any + Send>) -> Failure {
-    let place = PLACE.try_with(|p| p.take()).ok().flatten().unwrap_or_default();
+    let place = PLACE
+        .try_with(|p| p.take())
+        .ok()
+        .flatten()
+        .unwrap_or_default();
     let message = format!(
         "the library panicked{place}: {}; close the objects of this call and report this",
         payload_text(payload.as_ref())
@@ -84,7 +91,9 @@ fn payload_text(payload: &(dyn Any + Send)) -> &str {
 fn hook_install() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        let ours = std::thread::current().name().is_some_and(|name| name.starts_with("gds"));
+        let ours = std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("gds"));
         if DEPTH.get() > 0 || ours {
             hook(info);
         } else {
@@ -117,9 +126,15 @@ mod tests {
 
     #[test]
     fn a_panic_answers_its_status_message_and_place() {
-        assert_eq!(guard(|| panic!("number {}", 7)), gds_status_t::GDS_STATUS_PANIC);
+        assert_eq!(
+            guard(|| panic!("number {}", 7)),
+            gds_status_t::GDS_STATUS_PANIC
+        );
         let text = last();
-        assert!(text.contains("number 7") && text.contains("guard.rs:"), "{text}");
+        assert!(
+            text.contains("number 7") && text.contains("guard.rs:"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -135,7 +150,9 @@ mod tests {
     #[test]
     fn errors_stay_on_their_thread() {
         let _ = guard(|| Err(Failure::null("here")));
-        std::thread::spawn(|| assert_eq!(last(), "")).join().unwrap();
+        std::thread::spawn(|| assert_eq!(last(), ""))
+            .join()
+            .unwrap();
         assert!(last().starts_with("here is NULL"));
     }
 

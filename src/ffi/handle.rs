@@ -71,7 +71,10 @@ struct Free {
 }
 
 static POOL: [AtomicPtr<Cell>; CHUNKS] = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS];
-static FREE: Mutex<Free> = Mutex::new(Free { closed: VecDeque::new(), used: 0 });
+static FREE: Mutex<Free> = Mutex::new(Free {
+    closed: VecDeque::new(),
+    used: 0,
+});
 static FORKED: AtomicBool = AtomicBool::new(false);
 
 /// Whether this is a forked child of a process that had opened a handle.
@@ -121,7 +124,9 @@ pub(crate) fn close<H: Handle>(handle: *mut H) {
     if is_forked() {
         return;
     }
-    let Some(cell) = find(handle.cast_const().cast()) else { return };
+    let Some(cell) = find(handle.cast_const().cast()) else {
+        return;
+    };
     let closed = cell.state.fetch_update(AcqRel, Acquire, |state| {
         (tag_of(state) == H::TAG).then(|| pack(DEAD, count_of(state)))
     });
@@ -171,16 +176,27 @@ pub(crate) fn borrow<H: Handle>(
     });
     if let Err(state) = entered {
         let closed = matches!(tag_of(state), DEAD | 0);
-        let why = if closed { "it was closed" } else { "it is a handle of another type" };
+        let why = if closed {
+            "it was closed"
+        } else {
+            "it is a handle of another type"
+        };
         return Err(invalid::<H>(name, why));
     }
     // SAFETY: the count taken above keeps the object, and the tag says what it is.
     let object = unsafe { *cell.object.get() }.cast_const().cast();
-    let borrowed = Borrowed { cell, object, was_panicking: std::thread::panicking() };
+    let borrowed = Borrowed {
+        cell,
+        object,
+        was_panicking: std::thread::panicking(),
+    };
     if cell.poisoned.load(Acquire) {
         return Err(Error::new(
             ErrorKind::Poisoned,
-            format!("{name}: the library panicked while it used this {}; close it", H::NAME),
+            format!(
+                "{name}: the library panicked while it used this {}; close it",
+                H::NAME
+            ),
         )
         .into());
     }

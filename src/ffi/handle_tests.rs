@@ -52,7 +52,10 @@ fn closed_twice_drops_once_and_answers_invalid() {
 fn null_foreign_and_inner_pointers_are_told_apart_without_a_read() {
     assert_eq!(status(borrow::<Pear>(ptr::null(), "p")), 1);
     for address in [1, 8, 4096, usize::MAX & !63] {
-        assert_eq!(status(borrow::<Pear>(ptr::without_provenance(address), "p")), INVALID);
+        assert_eq!(
+            status(borrow::<Pear>(ptr::without_provenance(address), "p")),
+            INVALID
+        );
         close::<Pear>(ptr::without_provenance_mut(address));
     }
     let handle = open::<Pear>(5).unwrap();
@@ -103,7 +106,10 @@ fn a_panic_poisons_what_was_borrowed_and_nothing_else() {
         Ok(())
     });
     assert_eq!(answer, gds_status_t::GDS_STATUS_PANIC);
-    assert_eq!(status(borrow(used, "used")), gds_status_t::GDS_STATUS_POISONED as i32);
+    assert_eq!(
+        status(borrow(used, "used")),
+        gds_status_t::GDS_STATUS_POISONED as i32
+    );
     assert_eq!(status(borrow(other, "other")), 0);
     close(used);
     close(other);
@@ -113,7 +119,9 @@ fn a_panic_poisons_what_was_borrowed_and_nothing_else() {
 #[test]
 fn threads_open_borrow_and_close_at_once() {
     let drops = Arc::new(AtomicUsize::new(0));
-    let shared = open::<Apple>(Counted(drops.clone())).unwrap().expose_provenance();
+    let shared = open::<Apple>(Counted(drops.clone()))
+        .unwrap()
+        .expose_provenance();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {

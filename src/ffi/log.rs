@@ -47,7 +47,9 @@ pub(crate) fn write(level: gds_log_level_t, message: &str) {
     if handle::is_forked() || INSIDE.get() {
         return;
     }
-    let Some(sink) = SINK.read().clone() else { return };
+    let Some(sink) = SINK.read().clone() else {
+        return;
+    };
     let message = text(message.as_bytes());
     INSIDE.set(true);
     // SAFETY: the callback and its data live as long as the sink; the text is NUL-terminated.
@@ -90,7 +92,11 @@ fn sink_of(
     release: gds_release_fn,
 ) -> Outcome<Option<Arc<Sink>>> {
     match callback {
-        Some(call) => Ok(Some(Arc::new(Sink { call, user_data, release }))),
+        Some(call) => Ok(Some(Arc::new(Sink {
+            call,
+            user_data,
+            release,
+        }))),
         None if user_data.is_null() && release.is_none() => Ok(None),
         None => Err(Failure::argument(
             "gds_set_log_callback got user_data or release without a callback; \
@@ -119,7 +125,9 @@ mod tests {
 
     unsafe extern "C" fn give_back(data: *mut c_void) {
         // SAFETY: as in `note`.
-        unsafe { &*data.cast::<Seen>() }.releases.fetch_add(1, SeqCst);
+        unsafe { &*data.cast::<Seen>() }
+            .releases
+            .fetch_add(1, SeqCst);
     }
 
     // One test: the callback belongs to the process.
@@ -141,6 +149,9 @@ mod tests {
         }
         let calls = seen.calls.load(SeqCst);
         write(gds_log_level_t::GDS_LOG_LEVEL_INFO, "nobody listens");
-        assert_eq!((seen.calls.load(SeqCst), seen.releases.load(SeqCst)), (calls, 1));
+        assert_eq!(
+            (seen.calls.load(SeqCst), seen.releases.load(SeqCst)),
+            (calls, 1)
+        );
     }
 }

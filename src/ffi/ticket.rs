@@ -22,7 +22,10 @@ pub(crate) struct TicketObject {
 
 impl TicketObject {
     pub(crate) fn new(ticket: Ticket) -> Self {
-        Self { ticket, report: OnceLock::new() }
+        Self {
+            ticket,
+            report: OnceLock::new(),
+        }
     }
 
     /// What gds_ticket_error() tells.

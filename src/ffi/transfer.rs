@@ -368,7 +368,13 @@ impl Range {
         let buffer = handle::borrow(buffer, "buffer")?;
         convert::check_range("file_offset", file_offset, size)?;
         convert::check_range("buffer_offset", buffer_offset, size)?;
-        Ok(Self { file, file_offset, buffer, buffer_offset, size })
+        Ok(Self {
+            file,
+            file_offset,
+            buffer,
+            buffer_offset,
+            size,
+        })
     }
 
     fn run(&self, operation: Operation, options: &Options) -> Outcome<Completion> {
@@ -444,23 +450,35 @@ unsafe fn segments_of(
         convert::check_range("segment offset", segment.offset, segment.size)?;
         at += segment.size;
         let (offset, size) = (segment.offset, segment.size);
-        taken.push(Segment { buffer: buffer.clone(), offset, size });
+        taken.push(Segment {
+            buffer: buffer.clone(),
+            offset,
+            size,
+        });
     }
     Ok(taken)
 }
 
 fn on_stream(stream: gds_cuda_stream_t) -> Options {
-    Options { stream: Some(Stream(stream.addr())), ..Options::default() }
+    Options {
+        stream: Some(Stream(stream.addr())),
+        ..Options::default()
+    }
 }
 
 /// The Rust options.
 pub(crate) fn options_of(given: &gds_options_t) -> Outcome<Options> {
     if given.reserved != 0 {
-        return Err(Failure::argument(format!("reserved is {}; it must be 0", given.reserved)));
+        return Err(Failure::argument(format!(
+            "reserved is {}; it must be 0",
+            given.reserved
+        )));
     }
     let use_stream = convert::boolean("use_stream", given.use_stream)?;
     if !use_stream && !given.stream.is_null() {
-        return Err(Failure::argument("stream is set and use_stream is 0; set it to 1"));
+        return Err(Failure::argument(
+            "stream is set and use_stream is 0; set it to 1",
+        ));
     }
     Ok(Options {
         deadline: (given.deadline_ms > 0).then(|| Duration::from_millis(given.deadline_ms)),

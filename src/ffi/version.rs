@@ -88,9 +88,15 @@ mod tests {
     #[test]
     fn a_header_fits_its_own_series_and_no_newer_one() {
         assert!(fits(NUMBER, NUMBER));
-        assert!(fits(100, 103) && !fits(103, 100), "0.1.0 on 0.1.3, not back");
+        assert!(
+            fits(100, 103) && !fits(103, 100),
+            "0.1.0 on 0.1.3, not back"
+        );
         assert!(!fits(100, 200) && !fits(200, 100), "0.1 and 0.2");
-        assert!(fits(10_000, 10_203) && !fits(10_203, 10_000), "1.0.0 on 1.2.3, not back");
+        assert!(
+            fits(10_000, 10_203) && !fits(10_203, 10_000),
+            "1.0.0 on 1.2.3, not back"
+        );
         assert!(!fits(9_900, 10_000) && !fits(10_000, 20_000));
     }
 }

@@ -18,7 +18,10 @@ pub fn header() -> String {
 
 /// The soname that the version asks for.
 pub fn soname() -> String {
-    let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    let (major, minor) = (
+        env!("CARGO_PKG_VERSION_MAJOR"),
+        env!("CARGO_PKG_VERSION_MINOR"),
+    );
     match major {
         "0" => format!("libgds_rs.so.0.{minor}"),
         _ => format!("libgds_rs.so.{major}"),
@@ -59,13 +62,19 @@ pub fn scratch(name: &str) -> PathBuf {
 
 /// Runs a program and gives what it printed; panics with all of its output when it fails.
 pub fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{text}",
+        output.status
+    );
     text
 }
 
@@ -76,7 +85,13 @@ pub fn library() -> &'static Path {
     BUILT.get_or_init(|| {
         let target = scratch("library");
         run(Command::new(env!("CARGO"))
-            .args(["rustc", "--lib", "--crate-type", "cdylib", "--no-default-features"])
+            .args([
+                "rustc",
+                "--lib",
+                "--crate-type",
+                "cdylib",
+                "--no-default-features",
+            ])
             .args(["--locked", "--quiet", "--manifest-path"])
             .arg(root().join("Cargo.toml"))
             .arg("--target-dir")
@@ -87,7 +102,11 @@ pub fn library() -> &'static Path {
         let link = target.join("debug").join(soname());
         if !link.exists() {
             let linked = std::os::unix::fs::symlink("libgds_rs.so", &link);
-            assert!(linked.is_ok() || link.exists(), "{}: {linked:?}", link.display());
+            assert!(
+                linked.is_ok() || link.exists(),
+                "{}: {linked:?}",
+                link.display()
+            );
         }
         library
     })
