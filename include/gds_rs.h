@@ -763,11 +763,12 @@ gds_status_t gds_file_open(const gds_context_t *context, const char *path, uint3
                            gds_file_t **file_out) GDS_NOEXCEPT;
 
 /**
- * Use a file that the caller has opened. The descriptor is duplicated and stays the
- * caller's.
+ * Use a file that the caller has opened. The descriptor stays the caller's and may be closed.
  *
- * It may be read and written as the descriptor may; O_APPEND descriptors are refused for
- * writing. The file position of the descriptor is neither used nor moved.
+ * The file is opened again with the same access, so the position and the flags of the
+ * descriptor (O_APPEND, O_DIRECT, O_NONBLOCK) do not matter; where that is forbidden, the
+ * descriptor is duplicated. As ever with POSIX record locks, those that the process holds on the
+ * file are lost at gds_file_close().
  *
  * @param file_out  give it to gds_file_close() once. Keeps the context.
  * @return GDS_STATUS_INVALID_ARGUMENT: not an open descriptor, or NULL;
@@ -822,9 +823,9 @@ gds_status_t gds_file_sync(const gds_file_t *file) GDS_NOEXCEPT;
  * Cut or extend a file to a size in bytes; what is added reads as zeros.
  *
  * @return GDS_STATUS_READ_ONLY: opened without GDS_FILE_WRITE; GDS_STATUS_NO_SPACE: too
- *         large; GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_NOT_SUPPORTED or
- *         GDS_STATUS_INVALID_ARGUMENT: a block device; GDS_STATUS_IO;
- *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ *         large; GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_NOT_SUPPORTED: a block device;
+ *         GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_file_set_size(const gds_file_t *file, uint64_t size) GDS_NOEXCEPT;
@@ -1075,8 +1076,8 @@ typedef struct gds_segment_t {
  *         addressed; GDS_STATUS_IO, GDS_STATUS_CUDA, GDS_STATUS_CUFILE: a part failed, the
  *         memory holds nothing that counts; GDS_STATUS_FILE_CHANGED;
  *         GDS_STATUS_INVALID_POINTER; GDS_STATUS_FALLBACK_FORBIDDEN;
- *         GDS_STATUS_PERMISSION_DENIED: not opened for reading;
- *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ *         GDS_STATUS_INVALID_ARGUMENT: also for a file opened without GDS_FILE_READ and for a
+ *         buffer of another context; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_read(const gds_file_t *file, uint64_t file_offset,
@@ -1184,7 +1185,7 @@ gds_status_t gds_read_start(const gds_file_t *file, uint64_t file_offset,
  *
  * @param options     NULL: as the context says.
  * @param ticket_out  give it to gds_ticket_destroy() once. Keeps file and buffer.
- * @return as gds_read_start(), and GDS_STATUS_READ_ONLY.
+ * @return as gds_read_start(), and GDS_STATUS_READ_ONLY, GDS_STATUS_NO_SPACE.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_write_start(const gds_file_t *file, uint64_t file_offset,
@@ -1197,8 +1198,8 @@ gds_status_t gds_write_start(const gds_file_t *file, uint64_t file_offset,
  *
  * The memory is touched after all work that is in the stream at this moment, and work that
  * is queued afterwards sees the bytes: kernels need no wait on the host. Whether the read
- * went well is known to the ticket; a stream goes on after a failed read. On the host
- * device there are no streams, and the read has no order.
+ * went well is known to the ticket; a stream goes on after a failed read. The host device has
+ * no streams: there the call returns when the read is done.
  *
  * @param stream      of the context's device; NULL is the default stream. Lives until the
  *                    ticket is done. Not while it is being captured into a graph.
@@ -1222,7 +1223,7 @@ gds_status_t gds_read_async(const gds_file_t *file, uint64_t file_offset,
  * @param stream      as for gds_read_async().
  * @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished
  *                    write.
- * @return as gds_read_async(), and GDS_STATUS_READ_ONLY.
+ * @return as gds_read_async(), and GDS_STATUS_READ_ONLY, GDS_STATUS_NO_SPACE.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_write_async(const gds_file_t *file, uint64_t file_offset,
@@ -1351,6 +1352,7 @@ typedef struct gds_batch_entry_t {
  * @return what is known before a byte moves, with the index of the entry in the message;
  *         nothing has started then: GDS_STATUS_OUT_OF_RANGE: also for too many entries;
  *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_READ_ONLY;
+ *         GDS_STATUS_NO_SPACE;
  *         GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_OUT_OF_HOST_MEMORY;
  *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED. One transfer's failure does not stop
  *         the others.

@@ -31,7 +31,8 @@ fn read(path: &Path) -> String {
 
 /// The part of the header that some sources make.
 fn section(sources: &[&str]) -> String {
-    let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap();
+    let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml"))
+        .expect("cbindgen.toml can be read");
     // Types that no function of the section mentions are left out unless they are named.
     for name in sources.iter().flat_map(|source| public_types(source)) {
         config.export.include.push(name);

@@ -31,6 +31,7 @@ const _: () = assert!(size_of::<gds_batch_entry_t>() == 48);
 /// @return what is known before a byte moves, with the index of the entry in the message;
 ///         nothing has started then: GDS_STATUS_OUT_OF_RANGE: also for too many entries;
 ///         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_READ_ONLY;
+///         GDS_STATUS_NO_SPACE;
 ///         GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_OUT_OF_HOST_MEMORY;
 ///         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED. One transfer's failure does not stop
 ///         the others.

@@ -78,11 +78,12 @@ pub unsafe extern "C" fn gds_file_open(
     })
 }
 
-/// Use a file that the caller has opened. The descriptor is duplicated and stays the
-/// caller's.
+/// Use a file that the caller has opened. The descriptor stays the caller's and may be closed.
 ///
-/// It may be read and written as the descriptor may; O_APPEND descriptors are refused for
-/// writing. The file position of the descriptor is neither used nor moved.
+/// The file is opened again with the same access, so the position and the flags of the
+/// descriptor (O_APPEND, O_DIRECT, O_NONBLOCK) do not matter; where that is forbidden, the
+/// descriptor is duplicated. As ever with POSIX record locks, those that the process holds on the
+/// file are lost at gds_file_close().
 ///
 /// @param file_out  give it to gds_file_close() once. Keeps the context.
 /// @return GDS_STATUS_INVALID_ARGUMENT: not an open descriptor, or NULL;
@@ -171,9 +172,9 @@ pub unsafe extern "C" fn gds_file_sync(file: *const gds_file_t) -> gds_status_t 
 /// Cut or extend a file to a size in bytes; what is added reads as zeros.
 ///
 /// @return GDS_STATUS_READ_ONLY: opened without GDS_FILE_WRITE; GDS_STATUS_NO_SPACE: too
-///         large; GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_NOT_SUPPORTED or
-///         GDS_STATUS_INVALID_ARGUMENT: a block device; GDS_STATUS_IO;
-///         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+///         large; GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_NOT_SUPPORTED: a block device;
+///         GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+///         GDS_STATUS_FORKED.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_file_set_size(file: *const gds_file_t, size: u64) -> gds_status_t {
