@@ -763,12 +763,13 @@ gds_status_t gds_file_open(const gds_context_t *context, const char *path, uint3
                            gds_file_t **file_out) GDS_NOEXCEPT;
 
 /**
- * Use a file that the caller has opened. The descriptor stays the caller's and may be closed.
+ * Use a file that the caller has opened. The descriptor stays the caller's and may be
+ * closed.
  *
  * The file is opened again with the same access, so the position and the flags of the
  * descriptor (O_APPEND, O_DIRECT, O_NONBLOCK) do not matter; where that is forbidden, the
- * descriptor is duplicated. As ever with POSIX record locks, those that the process holds on the
- * file are lost at gds_file_close().
+ * descriptor is duplicated. As ever with POSIX record locks, those that the process holds
+ * on the file are lost at gds_file_close().
  *
  * @param file_out  give it to gds_file_close() once. Keeps the context.
  * @return GDS_STATUS_INVALID_ARGUMENT: not an open descriptor, or NULL;
@@ -1076,8 +1077,8 @@ typedef struct gds_segment_t {
  *         addressed; GDS_STATUS_IO, GDS_STATUS_CUDA, GDS_STATUS_CUFILE: a part failed, the
  *         memory holds nothing that counts; GDS_STATUS_FILE_CHANGED;
  *         GDS_STATUS_INVALID_POINTER; GDS_STATUS_FALLBACK_FORBIDDEN;
- *         GDS_STATUS_INVALID_ARGUMENT: also for a file opened without GDS_FILE_READ and for a
- *         buffer of another context; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ *         GDS_STATUS_INVALID_ARGUMENT: also for a file opened without GDS_FILE_READ and for
+ *         a buffer of another context; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_read(const gds_file_t *file, uint64_t file_offset,
@@ -1198,8 +1199,8 @@ gds_status_t gds_write_start(const gds_file_t *file, uint64_t file_offset,
  *
  * The memory is touched after all work that is in the stream at this moment, and work that
  * is queued afterwards sees the bytes: kernels need no wait on the host. Whether the read
- * went well is known to the ticket; a stream goes on after a failed read. The host device has
- * no streams: there the call returns when the read is done.
+ * went well is known to the ticket; a stream goes on after a failed read. The host device
+ * has no streams: there the call returns when the read is done.
  *
  * @param stream      of the context's device; NULL is the default stream. Lives until the
  *                    ticket is done. Not while it is being captured into a graph.

@@ -78,12 +78,13 @@ pub unsafe extern "C" fn gds_file_open(
     })
 }
 
-/// Use a file that the caller has opened. The descriptor stays the caller's and may be closed.
+/// Use a file that the caller has opened. The descriptor stays the caller's and may be
+/// closed.
 ///
 /// The file is opened again with the same access, so the position and the flags of the
 /// descriptor (O_APPEND, O_DIRECT, O_NONBLOCK) do not matter; where that is forbidden, the
-/// descriptor is duplicated. As ever with POSIX record locks, those that the process holds on the
-/// file are lost at gds_file_close().
+/// descriptor is duplicated. As ever with POSIX record locks, those that the process holds
+/// on the file are lost at gds_file_close().
 ///
 /// @param file_out  give it to gds_file_close() once. Keeps the context.
 /// @return GDS_STATUS_INVALID_ARGUMENT: not an open descriptor, or NULL;

@@ -77,8 +77,8 @@ const _: () = assert!(size_of::<gds_segment_t>() == 24);
 ///         addressed; GDS_STATUS_IO, GDS_STATUS_CUDA, GDS_STATUS_CUFILE: a part failed, the
 ///         memory holds nothing that counts; GDS_STATUS_FILE_CHANGED;
 ///         GDS_STATUS_INVALID_POINTER; GDS_STATUS_FALLBACK_FORBIDDEN;
-///         GDS_STATUS_INVALID_ARGUMENT: also for a file opened without GDS_FILE_READ and for a
-///         buffer of another context; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+///         GDS_STATUS_INVALID_ARGUMENT: also for a file opened without GDS_FILE_READ and for
+///         a buffer of another context; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_read(
@@ -293,8 +293,8 @@ pub unsafe extern "C" fn gds_write_start(
 ///
 /// The memory is touched after all work that is in the stream at this moment, and work that
 /// is queued afterwards sees the bytes: kernels need no wait on the host. Whether the read
-/// went well is known to the ticket; a stream goes on after a failed read. The host device has
-/// no streams: there the call returns when the read is done.
+/// went well is known to the ticket; a stream goes on after a failed read. The host device
+/// has no streams: there the call returns when the read is done.
 ///
 /// @param stream      of the context's device; NULL is the default stream. Lives until the
 ///                    ticket is done. Not while it is being captured into a graph.
