@@ -8,6 +8,7 @@
 //! `tests/io_conformance.rs`, which runs over every implementation.
 
 mod capabilities;
+pub mod cufile;
 mod file;
 pub mod posix;
 mod residency;
