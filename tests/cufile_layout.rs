@@ -148,7 +148,6 @@ fn rows() -> Vec<Row> {
         FEATURE_BATCH_IO = "CU_FILE_BATCH_IO_SUPPORTED",
         FEATURE_STREAMS = "CU_FILE_STREAMS_SUPPORTED",
         FEATURE_PARALLEL_IO = "CU_FILE_PARALLEL_IO_SUPPORTED",
-        FEATURE_P2P = "CU_FILE_P2P_SUPPORTED",
         STREAM_FIXED_BUF_OFFSET = "CU_FILE_STREAM_FIXED_BUF_OFFSET",
         STREAM_FIXED_FILE_OFFSET = "CU_FILE_STREAM_FIXED_FILE_OFFSET",
         STREAM_FIXED_FILE_SIZE = "CU_FILE_STREAM_FIXED_FILE_SIZE",
@@ -162,10 +161,22 @@ fn rows() -> Vec<Row> {
         PARAMETER_PARALLEL_IO.0 = "CUFILE_PARAM_EXECUTION_PARALLEL_IO",
         PARAMETER_USE_PCIP2PDMA.0 = "CUFILE_PARAM_USE_PCIP2PDMA",
     );
+    let p2p = i64::from(sys::FEATURE_P2P);
+    row(
+        &mut rows,
+        "FEATURE_P2P",
+        "CU_FILE_P2P_SUPPORTED".into(),
+        p2p,
+        1018,
+    );
     for (bit, name) in sys::DSTATUS {
         let c = format!("CU_FILE_{}_SUPPORTED", name.to_uppercase());
-        // PanFS came after 1.15; its bit means nothing to older versions.
-        let since = if name == "panfs" { 1020 } else { 0 };
+        // Bits that came after 1.15 mean nothing to it.
+        let since = match name {
+            "virtiofs" => 1018,
+            "panfs" => 1020,
+            _ => 0,
+        };
         row(&mut rows, "DSTATUS", c, i64::from(bit), since);
     }
     for (code, name) in error::names() {

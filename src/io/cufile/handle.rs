@@ -160,7 +160,9 @@ impl Handle {
     ///
     /// # Safety
     /// `base + base_offset` is valid for `size` bytes of writes and used by nobody else until the
-    /// call returns. In registered memory `base` is the registered base.
+    /// call returns. In registered device memory `base` is the registered base. Host memory goes
+    /// in as one address with `base_offset` 0: libcufile looks at the base alone when it judges
+    /// the alignment for O_DIRECT, and fails with a meaningless errno.
     pub unsafe fn read(
         &self,
         base: u64,
@@ -186,7 +188,7 @@ impl Handle {
     ///
     /// # Safety
     /// `base + base_offset` is valid for `size` bytes of reads, and nobody writes to it (a CUDA
-    /// stream neither) until the call returns. In registered memory `base` is the registered base.
+    /// stream neither) until the call returns. Bases and offsets are as for [`Handle::read`].
     pub unsafe fn write(
         &self,
         base: u64,
