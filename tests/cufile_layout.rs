@@ -23,7 +23,10 @@ struct Row {
 
 /// Struct of ours, of theirs, first version; then field of ours, of theirs.
 macro_rules! layout {
-    ($rows:ident, $since:literal, $ours:ident as $theirs:literal { $($field:ident = $c:literal),* }) => {
+    (
+        $rows:ident, $since:literal,
+        $ours:ident as $theirs:literal { $($field:ident = $c:literal),* }
+    ) => {
         row(&mut $rows, stringify!($ours), format!("sizeof({})", $theirs),
             size_of::<sys::$ours>() as i64, $since);
         $(
@@ -39,7 +42,10 @@ macro_rules! layout {
 
 macro_rules! constants {
     ($rows:ident, $($ours:ident $(. $inner:tt)? = $c:literal),* $(,)?) => {
-        $(row(&mut $rows, stringify!($ours), $c.to_owned(), i64::from(sys::$ours $(. $inner)?), 0);)*
+        $(
+            let value = i64::from(sys::$ours $(. $inner)?);
+            row(&mut $rows, stringify!($ours), $c.to_owned(), value, 0);
+        )*
     };
 }
 
@@ -228,11 +234,13 @@ const FUNCTIONS: [(&str, &str); 23] = [
     ("cuFileBatchIODestroy", "void(CUfileBatchHandle_t)"),
     (
         "cuFileReadAsync",
-        "CUfileError_t(CUfileHandle_t, void *, size_t *, int64_t *, int64_t *, ssize_t *, CUstream)",
+        "CUfileError_t(CUfileHandle_t, void *, size_t *, int64_t *, int64_t *, ssize_t *, \
+         CUstream)",
     ),
     (
         "cuFileWriteAsync",
-        "CUfileError_t(CUfileHandle_t, void *, size_t *, int64_t *, int64_t *, ssize_t *, CUstream)",
+        "CUfileError_t(CUfileHandle_t, void *, size_t *, int64_t *, int64_t *, ssize_t *, \
+         CUstream)",
     ),
     ("cuFileStreamRegister", "CUfileError_t(CUstream, unsigned)"),
     ("cuFileStreamDeregister", "CUfileError_t(CUstream)"),

@@ -436,8 +436,9 @@ fn outcome(event: &sys::IoEvent, entry: &Entry) -> Option<Result<usize>> {
     Some(result.map_err(|error| error.with_offset(entry.file_offset)))
 }
 
-/// A batch that was submitted. Dropping an unfinished one parks it: the pool looks after it, keeps its files registered, and uses it again when it is over. The memory must stay
-/// valid until then (`BatchPool::quarantined`).
+/// A batch that was submitted. Dropping an unfinished one parks it: the pool looks after it, keeps
+/// its files registered, and uses it again when it is over. The memory must stay valid until then
+/// (`BatchPool::quarantined`).
 #[must_use = "the transfers are not finished"]
 pub struct Batch {
     pool: &'static BatchPool,
