@@ -256,46 +256,93 @@ static int latency(void) {
     return 0;
 }
 
+/* Every page of the file at most once, in random order. */
+static uint32_t *shuffled_pages(uint64_t pages) {
+    uint32_t *order = malloc(pages * sizeof *order);
+    for (uint64_t i = 0; order != NULL && i < pages; i++) {
+        uint64_t other = random_below(i + 1);
+        order[i] = order[other];
+        order[other] = (uint32_t)i;
+    }
+    return order;
+}
+
+/* The first, the last and some entries between hold what the file holds. */
+static int check_pages(const char *path, const uint32_t *order, uint64_t count) {
+    static uint8_t expected[4096], got[4096];
+    int fd = open(path, O_RDONLY | O_CLOEXEC), copy = memfd_create("gds_bench", MFD_CLOEXEC);
+    if (fd < 0 || copy < 0) return fail("open", strerror(errno));
+    if (ftruncate(copy, sizeof got) != 0) return fail("ftruncate", strerror(errno));
+    gds_file_t *file = NULL;
+    TRY(gds_file_from_fd(context, copy, &file));
+    for (uint64_t i = 0; i < count; i += i + 1 < count && count > 64 ? (count - 1) / 63 : 1) {
+        uint64_t bytes = 0;
+        TRY(gds_write(file, 0, device_buffer, i * 4096, 4096, &bytes));
+        if (pread(copy, got, 4096, 0) != 4096 ||
+            pread(fd, expected, 4096, (off_t)order[i] * 4096) != 4096) {
+            return fail("pread", "short");
+        }
+        if (memcmp(got, expected, 4096) != 0) return fail("batch", "WRONG BYTES");
+    }
+    gds_file_close(file);
+    close(copy);
+    close(fd);
+    return 0;
+}
+
 static int batch(void) {
     uint64_t size = number("size", 0), count = number("count", 100000);
     uint64_t submit = number("submit", count), flight = number("flight", 4);
     if (submit == 0 || submit > count) submit = count;
     if (flight < 1 || flight > 16) return fail("flight", "1 to 16");
+    if (count > size / 4096) return fail("count", "more than the file's pages");
     if (need_device(count * 4096) != 0) return -1;
+    char path[1024];
+    snprintf(path, sizeof path, "%s", word("path") ? word("path") : "");
     gds_file_t *file = NULL;
-    TRY(gds_file_open(context, word("path") ? word("path") : "", GDS_FILE_READ, &file));
+    TRY(gds_file_open(context, path, GDS_FILE_READ, &file));
     gds_batch_entry_t *entries = calloc(count, sizeof *entries);
-    if (entries == NULL) return fail("calloc", "no memory");
+    uint32_t *order = shuffled_pages(size / 4096);
+    if (entries == NULL || order == NULL) return fail("calloc", "no memory");
     for (uint64_t i = 0; i < count; i++) {
         entries[i].file = file;
         entries[i].buffer = device_buffer;
         entries[i].buffer_offset = i * 4096;
-        entries[i].file_offset = random_below(size / 4096) * 4096;
+        entries[i].file_offset = (uint64_t)order[i] * 4096;
         entries[i].size = 4096;
         entries[i].operation = GDS_OPERATION_READ;
     }
     gds_ticket_t *tickets[16] = {0};
-    uint64_t done = 0, turn = 0;
+    uint64_t sent = 0, bytes = 0;
+    int path_taken = 0;
     double begin = now();
-    for (; done < count || tickets[turn % flight] != NULL; turn++) {
+    /* A turn waits for what its slot holds; after the last submission, every slot gets one. */
+    for (uint64_t turn = 0, last = 0; turn < last + flight; turn++) {
         gds_ticket_t **slot = &tickets[turn % flight];
         if (*slot != NULL) {
             gds_completion_t completion = GDS_COMPLETION_INIT;
             TRY(gds_ticket_wait(*slot, -1, &completion));
+            bytes += completion.bytes;
+            path_taken = completion.path;
             gds_ticket_destroy(*slot);
             *slot = NULL;
         }
-        if (done < count) {
-            uint64_t next = count - done < submit ? count - done : submit;
-            TRY(gds_batch_submit(context, entries + done, next, NULL, slot));
-            done += next;
+        if (sent < count) {
+            uint64_t next = count - sent < submit ? count - sent : submit;
+            TRY(gds_batch_submit(context, entries + sent, next, NULL, slot));
+            sent += next;
+            last = turn + 1;
         }
     }
     double seconds = now() - begin;
-    free(entries);
     gds_file_close(file);
-    printf("{\"seconds\": %.6f, \"iops\": %.0f, \"count\": %" PRIu64 "}\n", seconds,
-           (double)count / seconds, count);
+    int wrong = bytes != count * 4096 ? fail("batch", "not every byte arrived")
+                                      : check_pages(path, order, count);
+    free(entries);
+    free(order);
+    if (wrong != 0) return -1;
+    printf("{\"seconds\": %.6f, \"iops\": %.0f, \"count\": %" PRIu64 ", \"path\": %d}\n",
+           seconds, (double)count / seconds, count, path_taken);
     return 0;
 }
 
