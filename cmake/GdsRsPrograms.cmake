@@ -1,0 +1,68 @@
+# The programs of c_examples/ and cuda_tests/. Each is a ctest case: 0 passed, 77 skipped.
+
+set(gds_rs_c_warnings -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion)
+set(gds_rs_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+
+find_package(Threads REQUIRED)
+
+# A test of what one program does. It moves the library itself: a real file that is always there.
+function(gds_rs_add_case name target)
+    add_test(NAME "${name}" COMMAND "${target}" "$<TARGET_FILE:gds_rs::gds_rs>")
+    set_tests_properties("${name}" PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300)
+endfunction()
+
+function(gds_rs_add_program target source standard)
+    add_executable("${target}" "${source}")
+    target_link_libraries("${target}" PRIVATE gds_rs::gds_rs Threads::Threads ${CMAKE_DL_LIBS})
+    target_compile_features("${target}" PRIVATE "${standard}")
+    if(GDS_RS_TEST_LAUNCHER)
+        set_property(TARGET "${target}" PROPERTY CROSSCOMPILING_EMULATOR ${GDS_RS_TEST_LAUNCHER})
+    endif()
+endfunction()
+
+if(GDS_RS_BUILD_EXAMPLES)
+    file(GLOB gds_rs_examples CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/c_examples/*.c")
+    set(gds_rs_example_standard c_std_11)
+    if(CMAKE_CXX_COMPILER)
+        file(GLOB gds_rs_cpp_examples CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/c_examples/*.cpp")
+        list(APPEND gds_rs_examples ${gds_rs_cpp_examples})
+    endif()
+    foreach(source IN LISTS gds_rs_examples)
+        get_filename_component(name "${source}" NAME_WE)
+        if(source MATCHES "\\.cpp$")
+            gds_rs_add_program("${name}" "${source}" cxx_std_17)
+        else()
+            gds_rs_add_program("${name}" "${source}" c_std_11)
+        endif()
+        target_compile_options("${name}" PRIVATE ${gds_rs_c_warnings})
+        if(GDS_RS_SANITIZE)
+            target_compile_options("${name}" PRIVATE ${gds_rs_sanitizers} -g -O1)
+            target_link_options("${name}" PRIVATE ${gds_rs_sanitizers})
+        endif()
+        set_target_properties("${name}" PROPERTIES
+            RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/c_examples")
+        gds_rs_add_case("c_examples/${name}" "${name}")
+        # Where there is a GPU the plain case takes it; the host device is then a second case.
+        if(EXISTS /dev/nvidiactl)
+            gds_rs_add_case("c_examples/${name}_host" "${name}")
+            set_tests_properties("c_examples/${name}_host" PROPERTIES ENVIRONMENT GDS_DEVICE=host)
+        endif()
+    endforeach()
+endif()
+
+if(GDS_RS_BUILD_CUDA_TESTS)
+    # PTX for every GPU since Turing, machine code for Hopper; a user's own choice goes before.
+    if(NOT CMAKE_CUDA_ARCHITECTURES)
+        set(CMAKE_CUDA_ARCHITECTURES 75-virtual 90-real)
+    endif()
+    enable_language(CUDA)
+    file(GLOB gds_rs_cuda_tests CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/cuda_tests/*.cu")
+    foreach(source IN LISTS gds_rs_cuda_tests)
+        get_filename_component(name "${source}" NAME_WE)
+        gds_rs_add_program("${name}" "${source}" cuda_std_17)
+        target_compile_options("${name}" PRIVATE "SHELL:-Xcompiler -Wall,-Wextra,-Werror")
+        set_target_properties("${name}" PROPERTIES
+            RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/cuda_tests")
+        gds_rs_add_case("cuda_tests/${name}" "${name}")
+    endforeach()
+endif()
