@@ -5,15 +5,24 @@ set(gds_rs_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fn
 
 find_package(Threads REQUIRED)
 
-# A test of what one program does. It moves the library itself: a real file that is always there.
+# A test of what one program does, with further environment variables. It moves the library itself: a real file that is always there.
 function(gds_rs_add_case name target)
     add_test(NAME "${name}" COMMAND "${target}" "$<TARGET_FILE:gds_rs::gds_rs>")
-    set_tests_properties("${name}" PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300)
+    set_tests_properties("${name}" PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300
+        ENVIRONMENT "GDS_RS_LIBRARY=$<TARGET_FILE:gds_rs::gds_rs>;${ARGN}")
 endfunction()
 
+# A program named dlopen* finds the library itself at run time and takes only the header.
 function(gds_rs_add_program target source standard)
     add_executable("${target}" "${source}")
-    target_link_libraries("${target}" PRIVATE gds_rs::gds_rs Threads::Threads ${CMAKE_DL_LIBS})
+    if(target MATCHES "^dlopen")
+        target_include_directories("${target}" PRIVATE "${gds_rs_include_dir}")
+        target_link_libraries("${target}" PRIVATE ${CMAKE_DL_LIBS})
+    else()
+        target_link_libraries("${target}" PRIVATE gds_rs::gds_rs Threads::Threads)
+    endif()
+    # The header is held to the same warnings as the programs.
+    set_property(TARGET "${target}" PROPERTY NO_SYSTEM_FROM_IMPORTED ON)
     target_compile_features("${target}" PRIVATE "${standard}")
     if(GDS_RS_TEST_LAUNCHER)
         set_property(TARGET "${target}" PROPERTY CROSSCOMPILING_EMULATOR ${GDS_RS_TEST_LAUNCHER})
@@ -22,7 +31,6 @@ endfunction()
 
 if(GDS_RS_BUILD_EXAMPLES)
     file(GLOB gds_rs_examples CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/c_examples/*.c")
-    set(gds_rs_example_standard c_std_11)
     if(CMAKE_CXX_COMPILER)
         file(GLOB gds_rs_cpp_examples CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/c_examples/*.cpp")
         list(APPEND gds_rs_examples ${gds_rs_cpp_examples})
@@ -44,8 +52,7 @@ if(GDS_RS_BUILD_EXAMPLES)
         gds_rs_add_case("c_examples/${name}" "${name}")
         # Where there is a GPU the plain case takes it; the host device is then a second case.
         if(EXISTS /dev/nvidiactl)
-            gds_rs_add_case("c_examples/${name}_host" "${name}")
-            set_tests_properties("c_examples/${name}_host" PROPERTIES ENVIRONMENT GDS_DEVICE=host)
+            gds_rs_add_case("c_examples/${name}_host" "${name}" GDS_DEVICE=host)
         endif()
     endforeach()
 endif()
