@@ -16,7 +16,7 @@ import sys
 SKIPPED = 77
 GDS_STATUS_OK = 0
 GDS_FILE_READ = 1
-HEADER_VERSION = 0x000100  # of the gds_rs.h that the signatures below were taken from
+HEADER_VERSION = 100  # GDS_RS_VERSION_NUMBER of the header that this follows: 0.1.0
 
 POINTER = ctypes.c_void_p
 U64 = ctypes.c_uint64

@@ -5,11 +5,11 @@ set(gds_rs_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fn
 
 find_package(Threads REQUIRED)
 
-# A test of what one program does, with further environment variables. It moves the library itself: a real file that is always there.
+# A test that runs one program with the given arguments.
 function(gds_rs_add_case name target)
-    add_test(NAME "${name}" COMMAND "${target}" "$<TARGET_FILE:gds_rs::gds_rs>")
+    add_test(NAME "${name}" COMMAND "${target}" ${ARGN})
     set_tests_properties("${name}" PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300
-        ENVIRONMENT "GDS_RS_LIBRARY=$<TARGET_FILE:gds_rs::gds_rs>;${ARGN}")
+        ENVIRONMENT "GDS_RS_LIBRARY=$<TARGET_FILE:gds_rs::gds_rs>")
 endfunction()
 
 # A program named dlopen* finds the library itself at run time and takes only the header.
@@ -49,10 +49,12 @@ if(GDS_RS_BUILD_EXAMPLES)
         endif()
         set_target_properties("${name}" PROPERTIES
             RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/c_examples")
-        gds_rs_add_case("c_examples/${name}" "${name}")
+        # They move the library itself: a real file that is always there.
+        gds_rs_add_case("c_examples/${name}" "${name}" "$<TARGET_FILE:gds_rs::gds_rs>")
         # Where there is a GPU the plain case takes it; the host device is then a second case.
         if(EXISTS /dev/nvidiactl)
-            gds_rs_add_case("c_examples/${name}_host" "${name}" GDS_DEVICE=host)
+            gds_rs_add_case("c_examples/${name}_host" "${name}" "$<TARGET_FILE:gds_rs::gds_rs>")
+            set_property(TEST "c_examples/${name}_host" APPEND PROPERTY ENVIRONMENT GDS_DEVICE=host)
         endif()
     endforeach()
 endif()

@@ -17,7 +17,7 @@ int main(int argc, char **argv)
     uint64_t bytes = 0;
     FILE *plain = fopen(path, "rb");
 
-    int good = plain && gds_check_abi(GDS_RS_VERSION) == GDS_STATUS_OK &&
+    int good = plain && gds_check_abi(GDS_RS_VERSION_NUMBER) == GDS_STATUS_OK &&
                gds_context_open(NULL, &context) == GDS_STATUS_OK &&
                gds_file_open(context, path, GDS_FILE_READ, &file) == GDS_STATUS_OK &&
                gds_buffer_wrap(context, moved, SIZE, &buffer) == GDS_STATUS_OK &&
