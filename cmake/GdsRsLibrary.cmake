@@ -14,15 +14,18 @@ set(gds_rs_include_dir "${PROJECT_SOURCE_DIR}/include")
 
 # The real file and the two links that the loader (soname) and the linker (.so) look for.
 set(gds_rs_link_commands
-    COMMAND "${CMAKE_COMMAND}" -E create_symlink "${gds_rs_file}" "${gds_rs_library_dir}/${gds_rs_soname}"
-    COMMAND "${CMAKE_COMMAND}" -E create_symlink "${gds_rs_soname}" "${gds_rs_library_dir}/libgds_rs.so")
+    COMMAND "${CMAKE_COMMAND}" -E create_symlink
+        "${gds_rs_file}" "${gds_rs_library_dir}/${gds_rs_soname}"
+    COMMAND "${CMAKE_COMMAND}" -E create_symlink
+        "${gds_rs_soname}" "${gds_rs_library_dir}/libgds_rs.so")
 set(gds_rs_products
     "${gds_rs_library_dir}/${gds_rs_file}"
     "${gds_rs_library_dir}/${gds_rs_soname}"
     "${gds_rs_library_dir}/libgds_rs.so")
 
 if(GDS_RS_LIBRARY)
-    get_filename_component(gds_rs_built "${GDS_RS_LIBRARY}" ABSOLUTE BASE_DIR "${PROJECT_BINARY_DIR}")
+    get_filename_component(gds_rs_built "${GDS_RS_LIBRARY}" ABSOLUTE
+        BASE_DIR "${PROJECT_BINARY_DIR}")
     if(NOT EXISTS "${gds_rs_built}")
         message(FATAL_ERROR "GDS_RS_LIBRARY=${GDS_RS_LIBRARY}: there is no such file. "
             "Give the path of a libgds_rs.so, or leave it empty to build one with cargo.")
@@ -32,8 +35,8 @@ else()
     find_program(GDS_RS_CARGO cargo HINTS "$ENV{CARGO_HOME}/bin" "$ENV{HOME}/.cargo/bin"
         DOC "The cargo that builds libgds_rs.so")
     if(NOT GDS_RS_CARGO)
-        message(FATAL_ERROR "There is no cargo on the PATH. Install Rust (https://rustup.rs), or set "
-            "GDS_RS_LIBRARY to a libgds_rs.so that was built elsewhere.")
+        message(FATAL_ERROR "There is no cargo on the PATH. Install Rust (https://rustup.rs), "
+            "or set GDS_RS_LIBRARY to a libgds_rs.so that was built elsewhere.")
     endif()
     set(gds_rs_cargo_dir "${PROJECT_BINARY_DIR}/cargo")
     if(CMAKE_BUILD_TYPE STREQUAL "Debug")
@@ -53,7 +56,8 @@ endif()
 add_custom_target(gds_rs_build ALL
     ${gds_rs_cargo_command}
     COMMAND "${CMAKE_COMMAND}" -E make_directory "${gds_rs_library_dir}"
-    COMMAND "${CMAKE_COMMAND}" -E copy_if_different "${gds_rs_built}" "${gds_rs_library_dir}/${gds_rs_file}"
+    COMMAND "${CMAKE_COMMAND}" -E copy_if_different
+        "${gds_rs_built}" "${gds_rs_library_dir}/${gds_rs_file}"
     ${gds_rs_link_commands}
     BYPRODUCTS ${gds_rs_products}
     WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"

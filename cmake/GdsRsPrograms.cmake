@@ -1,7 +1,8 @@
 # The programs of c_examples/ and cuda_tests/. Each is a ctest case: 0 passed, 77 skipped.
 
 set(gds_rs_c_warnings -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion)
-set(gds_rs_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+set(gds_rs_sanitizers
+    -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 find_package(Threads REQUIRED)
 

@@ -103,7 +103,8 @@ count_summary() {
 
 # ctest's own list: "1/9 Test #1: name ....   Passed    0.01 sec".
 count_ctest() {
-    awk '/^ *[0-9]+\/[0-9]+ Test +#/ { if (/\*\*\*Skipped/) s++; else if (/ Passed +[0-9]/) p++; else f++ }
+    awk '/^ *[0-9]+\/[0-9]+ Test +#/ {
+             if (/\*\*\*Skipped/) s++; else if (/ Passed +[0-9]/) p++; else f++ }
          END { print p + 0, f + 0, s + 0 }' "$1"
 }
 
