@@ -7,6 +7,7 @@
 pub mod base;
 pub mod config;
 pub mod device;
+pub mod engine;
 pub mod error;
 pub mod io;
 pub mod metrics;

@@ -10,7 +10,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["base"]),
     ("device", &["base", "error", "config"]),
     ("io", &["base", "error", "config"]),
-    ("engine", &["base", "error", "config", "metrics", "device", "io"]),
+    (
+        "engine",
+        &["base", "error", "config", "metrics", "device", "io"],
+    ),
 ];
 
 /// Rooms that may hold `unsafe`; all others say `#![forbid(unsafe_code)]`.
@@ -36,7 +39,12 @@ fn rooms() -> Vec<(String, PathBuf, String)> {
         .into_iter()
         .map(|path| {
             let inside = path.strip_prefix(&src).expect("inside src").to_path_buf();
-            let first = inside.iter().next().expect("a name").to_string_lossy().into_owned();
+            let first = inside
+                .iter()
+                .next()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
             let room = first.trim_end_matches(".rs").to_owned();
             let text = std::fs::read_to_string(&path).expect("a source file is text");
             (room, inside, text)
@@ -48,14 +56,21 @@ fn rooms() -> Vec<(String, PathBuf, String)> {
 fn rooms_use_lower_rooms_only() {
     let mut wrong = Vec::new();
     for (room, file, text) in rooms() {
-        let Some((_, may)) = MAY_USE.iter().find(|(r, _)| *r == room) else { continue };
+        let Some((_, may)) = MAY_USE.iter().find(|(r, _)| *r == room) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
             for used in line.split("crate::").skip(1) {
                 let end = used.find(|c: char| !c.is_alphanumeric() && c != '_');
                 let used = &used[..end.unwrap_or(used.len())];
-                let known = MAY_USE.iter().any(|(r, _)| *r == used) || used == "ffi" || used == "cli";
+                let known =
+                    MAY_USE.iter().any(|(r, _)| *r == used) || used == "ffi" || used == "cli";
                 if known && used != room && !may.contains(&used) {
-                    wrong.push(format!("{}:{}: {room} uses {used}", file.display(), number + 1));
+                    wrong.push(format!(
+                        "{}:{}: {room} uses {used}",
+                        file.display(),
+                        number + 1
+                    ));
                 }
             }
         }
@@ -80,7 +95,11 @@ fn unsafe_lives_where_hardware_and_c_are() {
         }
         let root = file.ends_with(format!("{room}.rs")) || file == Path::new(&room).join("mod.rs");
         if root {
-            assert!(text.contains("#![forbid(unsafe_code)]"), "{} must forbid unsafe", file.display());
+            assert!(
+                text.contains("#![forbid(unsafe_code)]"),
+                "{} must forbid unsafe",
+                file.display()
+            );
         }
     }
 }
@@ -95,7 +114,11 @@ fn files_are_ascii_short_and_narrow() {
         }
         for (number, line) in text.lines().enumerate() {
             if line.chars().count() > 100 {
-                wrong.push(format!("{}:{} is over 100 columns", file.display(), number + 1));
+                wrong.push(format!(
+                    "{}:{} is over 100 columns",
+                    file.display(),
+                    number + 1
+                ));
             }
             if !line.is_ascii() {
                 wrong.push(format!("{}:{} is not ASCII", file.display(), number + 1));

@@ -5,11 +5,20 @@
 //! The room never opens a file and never decides a path. Invariants: the CUDA context is the
 //! device's primary context; the caller's current context is what it was when a call returns; a
 //! copy is ordered by its stream alone. Guarded by the conformance suite
-//! `tests/device_conformance.rs`, which runs over every implementation.
+//! `tests/device_conformance.rs`, which runs over every implementation, by
+//! `tests/device_driver_faults.rs` (drivers that hang, are old or see nothing) and by
+//! `tests/device_kernel_host.rs` (the copy kernel, byte for byte, without a GPU).
+
+mod cuda;
+mod host;
+mod open;
+mod pages;
 
 use std::fmt;
 
 use crate::error::Result;
+
+pub use open::{host, list, open, open_auto};
 
 /// What kind of memory a pointer names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,12 +253,13 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// `Cuda`.
     fn stream_wait_event(&self, stream: Stream, event: Event) -> Result<()>;
 
-    /// Makes later work in `stream` wait until the 32-bit word at `word` (pinned memory) equals
-    /// `value`. On the host device it returns at once if equal, else `NotSupported`.
+    /// Makes later work in `stream` wait until the 32-bit word at `word` (pinned memory) has come
+    /// to `value` or passed it (cyclically, as CU_STREAM_WAIT_VALUE_GEQ). The host device, whose
+    /// streams are the calling thread, waits at once.
     ///
     /// # Safety
-    /// `word` is pinned memory of this device and stays so until the stream has passed; someone
-    /// will store `value` there.
+    /// `word` is pinned memory of this device and stays so until the stream has passed; another
+    /// thread will store `value` there.
     ///
     /// # Errors
     /// `NotSupported` where the driver has no stream memory operations.

@@ -7,10 +7,24 @@
 //! caller believes idle: dropping a queue waits for what is in flight. Guarded by
 //! `tests/io_conformance.rs`, which runs over every implementation.
 
+mod capabilities;
+pub mod cufile;
+pub mod fault;
+mod file;
+pub mod posix;
+mod residency;
+pub mod uring;
+mod witness;
+
 use std::fmt;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use crate::error::Result;
+
+pub use capabilities::{Capabilities, FileKind};
+pub use file::{FileDescriptors, OpenMode};
+pub use residency::{PAGE_SIZE, Residency, residency, residency_cachestat, residency_mincore};
 
 /// What to do with a range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +53,10 @@ pub struct Request {
     /// Comes back with the completion.
     pub token: u64,
 }
+
+// SAFETY: a request only names memory; whoever pushed it promised that the memory is valid, and
+// used by nobody else, on whichever thread the queue is until the completion is reaped.
+unsafe impl Send for Request {}
 
 /// How one operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,4 +129,14 @@ pub trait Io: Send + Sync + fmt::Debug {
 
     /// Makes written data and size durable. 0, or -errno. After a failure the file is poisoned.
     fn sync(&self, fd: RawFd) -> i64;
+}
+
+/// The fastest way that this kernel allows: io_uring, or pread and pwrite where it is forbidden
+/// ([`uring::Uring::probe`] tells why).
+#[must_use]
+pub fn best() -> Arc<dyn Io> {
+    match uring::Uring::probe() {
+        Ok(()) => Arc::new(uring::Uring),
+        Err(_) => Arc::new(posix::Posix),
+    }
 }

@@ -1,0 +1,164 @@
+//! The kernels of this library: PTX inside the binary, handed to the driver at first use.
+
+use std::ffi::{CString, c_void};
+use std::ptr;
+
+use cudarc::driver::sys::{CUfunction, CUmodule, CUstream};
+use parking_lot::Mutex;
+
+use super::driver::Driver;
+use crate::device::{CopyPiece, Stream};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Made from `kernels/copy_pieces.cu` by `scripts/build-kernels`.
+const COPY_PIECES_PTX: &str = include_str!("../../../kernels/ptx/copy_pieces.ptx");
+
+/// Threads of a block: the kernel's launch bound.
+const THREADS: u32 = 256;
+/// Warps of a block.
+const WARPS: u64 = THREADS as u64 / 32;
+/// Blocks a multiprocessor holds at once, by the registers of the kernel.
+const BLOCKS_PER_MULTIPROCESSOR: u64 = 2;
+/// Blocks that share one piece when there are few: 32 warps, 128 KiB of reads in flight.
+const BLOCKS_PER_PIECE: u64 = 4;
+
+/// A loaded module and its function, as addresses so that threads may share them.
+#[derive(Clone, Copy)]
+struct Loaded {
+    module: usize,
+    function: usize,
+}
+
+/// The copy kernel of one device.
+pub(super) struct CopyKernel {
+    multiprocessors: u64,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+impl CopyKernel {
+    pub(super) fn new(multiprocessors: i32) -> Self {
+        Self {
+            multiprocessors: u64::try_from(multiprocessors).unwrap_or(1).max(1),
+            loaded: Mutex::new(None),
+        }
+    }
+
+    /// Launches the kernel for `count` pieces (more than 0). The context is current.
+    ///
+    /// # Safety
+    /// As `Device::copy_pieces`.
+    pub(super) unsafe fn launch(
+        &self,
+        driver: &Driver,
+        pieces: *const CopyPiece,
+        count: usize,
+        stream: Stream,
+    ) -> Result<()> {
+        let function = self.function(driver)?;
+        let blocks = blocks(self.multiprocessors, count as u64);
+        let mut pieces = pieces;
+        let mut count = count as u64;
+        let mut parameters = [
+            (&raw mut pieces).cast::<c_void>(),
+            (&raw mut count).cast::<c_void>(),
+        ];
+        // SAFETY: the parameters are the kernel's two, alive during the call, which copies them.
+        let result = unsafe {
+            (driver.f.cuLaunchKernel)(
+                function as CUfunction,
+                blocks,
+                1,
+                1,
+                THREADS,
+                1,
+                1,
+                0,
+                stream.0 as CUstream,
+                parameters.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        driver.check(result, || {
+            format!("launch the copy kernel for {count} pieces")
+        })
+    }
+
+    fn function(&self, driver: &Driver) -> Result<usize> {
+        let mut loaded = self.loaded.lock();
+        if let Some(there) = *loaded {
+            return Ok(there.function);
+        }
+        let fresh = load(driver)?;
+        *loaded = Some(fresh);
+        Ok(fresh.function)
+    }
+
+    /// Unloads what was loaded. The context is current and nothing runs.
+    pub(super) fn unload(&self, driver: &Driver) {
+        if let Some(loaded) = self.loaded.lock().take() {
+            // SAFETY: loaded once, unloaded once.
+            unsafe { (driver.f.cuModuleUnload)(loaded.module as CUmodule) };
+        }
+    }
+}
+
+/// Blocks for `count` pieces: a warp a piece, more warps for few, no more than fit at once.
+fn blocks(multiprocessors: u64, count: u64) -> u32 {
+    let room = multiprocessors * BLOCKS_PER_MULTIPROCESSOR;
+    let shared = count.saturating_mul(BLOCKS_PER_PIECE).min(multiprocessors);
+    let blocks = count.div_ceil(WARPS).max(shared).min(room);
+    u32::try_from(blocks).unwrap_or(u32::MAX)
+}
+
+fn load(driver: &Driver) -> Result<Loaded> {
+    let internal = |e| Error::new(ErrorKind::Internal, format!("load the copy kernel: {e}"));
+    let text = CString::new(COPY_PIECES_PTX).map_err(internal)?;
+    let mut module: CUmodule = ptr::null_mut();
+    // SAFETY: NUL-terminated PTX, no options.
+    let result = unsafe {
+        (driver.f.cuModuleLoadDataEx)(
+            &mut module,
+            text.as_ptr().cast(),
+            0,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    driver.check(result, || "load the copy kernel".to_owned())?;
+    let mut function: CUfunction = ptr::null_mut();
+    // SAFETY: the module was loaded just above; the name is NUL-terminated.
+    let result = unsafe {
+        (driver.f.cuModuleGetFunction)(&mut function, module, c"gds_copy_pieces".as_ptr())
+    };
+    if let Err(error) = driver.check(result, || "find gds_copy_pieces in its module".to_owned()) {
+        // SAFETY: nothing uses the module.
+        unsafe { (driver.f.cuModuleUnload)(module) };
+        return Err(error);
+    }
+    Ok(Loaded {
+        module: module as usize,
+        function: function as usize,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_fits_the_device_and_never_is_empty() {
+        assert_eq!(blocks(132, 1), 4);
+        assert_eq!(blocks(132, 16), 64);
+        assert_eq!(blocks(132, 200), 132);
+        assert_eq!(blocks(132, 1600), 200);
+        assert_eq!(blocks(132, 1 << 40), 264);
+        assert_eq!(blocks(1, u64::MAX), 2);
+    }
+
+    #[test]
+    fn the_ptx_has_the_kernel_and_runs_on_old_drivers() {
+        assert!(COPY_PIECES_PTX.contains(".entry gds_copy_pieces("));
+        assert!(COPY_PIECES_PTX.contains("\n.version 6.4\n"));
+        assert!(COPY_PIECES_PTX.contains("\n.target sm_75\n"));
+    }
+}

@@ -1,0 +1,220 @@
+//! Memory that transfers read into and write from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::context::{Context, Inner};
+use crate::base::limits;
+use crate::device::MemoryKind;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Memory of the device or of the host. Cheap to clone; what the library allocated is freed with
+/// the last clone, and not before every transfer that uses it is over.
+#[derive(Clone)]
+pub struct Buffer(Arc<Memory>);
+
+struct Memory {
+    context: Arc<Inner>,
+    address: u64,
+    size: u64,
+    kind: MemoryKind,
+    owner: Owner,
+}
+
+/// Who gives the memory back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Allocated,
+    Registered,
+    Caller,
+}
+
+impl Buffer {
+    pub(super) fn alloc(context: &Arc<Inner>, kind: MemoryKind, size: u64) -> Result<Self> {
+        check_size(size)?;
+        let device = &context.shared.device;
+        let address = match kind {
+            MemoryKind::Device => device.memory_alloc(size)?,
+            MemoryKind::Pinned => device.pinned_alloc(to_usize(size)?)? as u64,
+            MemoryKind::Managed | MemoryKind::Pageable => {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    "a buffer is allocated as device or pinned memory; wrap other memory instead",
+                ));
+            }
+        };
+        Ok(Self::new(context, address, size, kind, Owner::Allocated))
+    }
+
+    pub(super) fn wrap(context: &Arc<Inner>, address: u64, size: u64) -> Result<Self> {
+        let kind = check_pointer(context, address, size)?;
+        Ok(Self::new(context, address, size, kind, Owner::Caller))
+    }
+
+    /// # Safety
+    /// The memory stays mapped until the last clone of the buffer is gone.
+    pub(super) unsafe fn register(context: &Arc<Inner>, address: u64, size: u64) -> Result<Self> {
+        let kind = check_pointer(context, address, size)?;
+        if kind != MemoryKind::Pageable || context.shared.device.is_host() {
+            return Ok(Self::new(context, address, size, kind, Owner::Caller));
+        }
+        // SAFETY: the caller keeps the memory mapped while the buffer lives.
+        unsafe {
+            context
+                .shared
+                .device
+                .host_register(address as *mut u8, to_usize(size)?, false)?;
+        }
+        Ok(Self::new(
+            context,
+            address,
+            size,
+            MemoryKind::Pinned,
+            Owner::Registered,
+        ))
+    }
+
+    fn new(context: &Arc<Inner>, address: u64, size: u64, kind: MemoryKind, owner: Owner) -> Self {
+        Self(Arc::new(Memory {
+            context: context.clone(),
+            address,
+            size,
+            kind,
+            owner,
+        }))
+    }
+
+    /// The address: a device pointer for device memory.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.0.address
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// What kind of memory it is.
+    #[must_use]
+    pub fn kind(&self) -> MemoryKind {
+        self.0.kind
+    }
+
+    /// The context that it belongs to.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        Context::from_inner(self.0.context.clone())
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0.context
+    }
+
+    /// Whether the kernel can read and write it. Managed memory counts as the device's: its pages
+    /// may be away when the kernel looks for them.
+    pub(super) fn is_host_memory(&self) -> bool {
+        matches!(self.0.kind, MemoryKind::Pinned | MemoryKind::Pageable)
+            || self.0.context.shared.device.is_host()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let device = &self.context.shared.device;
+        match (self.owner, self.kind) {
+            // SAFETY: allocated by this device, this is the last owner, and every job that used
+            // it held a clone until its last copy was over.
+            (Owner::Allocated, MemoryKind::Device) => unsafe {
+                device.memory_free(self.address, self.size);
+            },
+            // SAFETY: as above.
+            (Owner::Allocated, _) => unsafe {
+                device.pinned_free(self.address as *mut u8, self.size as usize);
+            },
+            // SAFETY: registered by `register`, and no job uses it any more.
+            (Owner::Registered, _) => unsafe {
+                device.host_unregister(self.address as *mut u8);
+            },
+            (Owner::Caller, _) => {}
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Buffer({:?} {:#x}, {} bytes)",
+            self.0.kind, self.0.address, self.0.size
+        )
+    }
+}
+
+fn to_usize(size: u64) -> Result<usize> {
+    usize::try_from(size).map_err(|_| Error::new(ErrorKind::OutOfRange, "size is too large"))
+}
+
+fn check_size(size: u64) -> Result<()> {
+    if size == 0 || size > limits::TRANSFER_SIZE_MAX {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "a buffer of {size} bytes was asked for; it must have 1 to {} bytes",
+                limits::TRANSFER_SIZE_MAX
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn check_pointer(context: &Arc<Inner>, address: u64, size: u64) -> Result<MemoryKind> {
+    check_size(size)?;
+    if address == 0 {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "the address of a buffer is NULL",
+        ));
+    }
+    let Some(end) = address.checked_add(size) else {
+        return Err(Error::new(
+            ErrorKind::OutOfRange,
+            format!("{size} bytes at {address:#x} pass the end of the address space"),
+        ));
+    };
+    let info = context.shared.device.pointer_info(address)?;
+    if info.size > 0 && end > info.base.saturating_add(info.size) {
+        return Err(Error::new(
+            ErrorKind::InvalidPointer,
+            format!(
+                "{size} bytes at {address:#x} were given, but the allocation holds only {} from \
+                 there; pass its real size",
+                (info.base + info.size).saturating_sub(address)
+            ),
+        ));
+    }
+    if info.kind == MemoryKind::Pageable {
+        check_mapped(address, end)?;
+    }
+    Ok(info.kind)
+}
+
+/// A pointer that no driver knows may be a freed one: the kernel says whether it is mapped.
+fn check_mapped(address: u64, end: u64) -> Result<()> {
+    const PAGE: u64 = 4096;
+    for page in [address & !(PAGE - 1), (end - 1) & !(PAGE - 1)] {
+        // SAFETY: msync with MS_ASYNC writes nothing; it only tells whether the page is mapped.
+        let mapped = unsafe { libc::msync(page as *mut libc::c_void, 1, libc::MS_ASYNC) } == 0;
+        if !mapped {
+            return Err(Error::new(
+                ErrorKind::InvalidPointer,
+                format!(
+                    "{page:#x} is neither device memory that the driver knows nor mapped host \
+                     memory; was it freed?"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

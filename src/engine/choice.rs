@@ -1,0 +1,314 @@
+//! Which way a piece goes.
+//!
+//! Reads of resident pages are copied out of the page cache, all others go around it; large
+//! aligned writes go around it on file systems where that pays. Where cuFile can go direct, it
+//! and the bounce path share the first bytes of a storage device and the faster one keeps it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::context::Shared;
+use super::file::FileInner;
+use super::job::{Job, Terms};
+use super::plan::{Entry, Piece, WINDOW};
+use super::transfer::Transfer;
+use crate::config::PathPolicy;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Operation, Residency, cufile, residency};
+
+/// What carries out one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Buffered,
+    Direct,
+    CuFile,
+}
+
+/// Writes smaller than this go through the page cache.
+const DIRECT_WRITE_MIN: u64 = 64 << 10;
+/// File systems on which writes around the page cache are faster than through it. Network file
+/// systems lose (Lustre: 1.9 to 5.5 times, NVIDIA-NeMo/Curator#2327), memory ones gain nothing.
+const DIRECT_WRITE_FILE_SYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "f2fs"];
+/// After this many small reads in a row of the same temperature the page cache is asked only now
+/// and then.
+const STREAK: i32 = 64;
+const STREAK_RECHECK: i32 = 16;
+/// Bytes that a trial of cuFile against the bounce path moves before it is decided.
+const TRIAL_BYTES: u64 = 256 << 20;
+
+const UNKNOWN: u8 = 0;
+const WARM: u8 = 1;
+const COLD: u8 = 2;
+const MIXED: u8 = 3;
+
+const UNDECIDED: u8 = 0;
+const CUFILE_FASTER: u8 = 1;
+const BOUNCE_FASTER: u8 = 2;
+
+/// Checks the demanded path at submission, while an error can still be answered at once.
+pub(super) fn settle_policy(
+    shared: &Shared,
+    transfers: &[Transfer],
+    terms: &mut Terms,
+    fallbacks: &mut u32,
+) -> Result<()> {
+    let refused = match terms.policy {
+        PathPolicy::Auto | PathPolicy::Buffered => return Ok(()),
+        PathPolicy::Direct => transfers
+            .iter()
+            .find(|t| t.file.0.direct().is_none())
+            .map(no_direct),
+        PathPolicy::CuFile => cufile_refusal(shared, transfers),
+    };
+    match refused {
+        None if terms.policy == PathPolicy::CuFile && terms.checksum => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "the cuFile path moves bytes past the processor, so it cannot check them; ask for a \
+             checksum or for cuFile, not for both",
+        )),
+        None => Ok(()),
+        Some(error) if terms.fallback => {
+            drop(error);
+            *fallbacks += 1;
+            terms.policy = PathPolicy::Auto;
+            Ok(())
+        }
+        Some(error) => Err(error),
+    }
+}
+
+fn forbidden(reason: &Error) -> Error {
+    Error::new(
+        ErrorKind::FallbackForbidden,
+        format!("{reason}; allow fallback or choose another path"),
+    )
+    .with_cufile(reason.cufile())
+}
+
+fn no_direct(transfer: &Transfer) -> Error {
+    let path = transfer.file.path();
+    let why = transfer.file.capabilities().direct_reason.clone();
+    let why = why.unwrap_or_else(|| "it refused an aligned direct request".to_owned());
+    let what = format!(
+        "{} cannot be read or written around the page cache: {why}",
+        path.display()
+    );
+    forbidden(&Error::new(ErrorKind::NotSupported, what)).with_path(path)
+}
+
+fn cufile_refusal(shared: &Shared, transfers: &[Transfer]) -> Option<Error> {
+    for t in transfers {
+        let gates = cufile::gates(t.file.capabilities(), !shared.device.is_host());
+        if let Some(gate) = gates.iter().find(|g| !g.passed) {
+            let what = format!("cuFile cannot be used here: {} ({})", gate.detail, gate.fix);
+            let error = Error::new(ErrorKind::CuFileUnavailable, what);
+            return Some(forbidden(&error).with_path(t.file.path()));
+        }
+        if let Err(error) = t.file.0.cufile() {
+            return Some(forbidden(&error).with_path(t.file.path()));
+        }
+    }
+    None
+}
+
+/// Reserves the blocks of a large write that extends its file, so that a full disk answers before
+/// a byte moves, and so that direct writes do not wait for each other to move the file's end.
+pub(super) fn reserve(transfer: &Transfer) -> Result<()> {
+    if transfer.operation != Operation::Write || transfer.size < DIRECT_WRITE_MIN {
+        return Ok(());
+    }
+    let descriptors = &transfer.file.0.descriptors;
+    let end = transfer.file_offset.saturating_add(transfer.size);
+    if !descriptors.mode().write || end <= descriptors.size()? {
+        return Ok(());
+    }
+    match descriptors.reserve(transfer.file_offset, transfer.size) {
+        Err(error) if error.kind() == ErrorKind::NoSpace => Err(error),
+        // A file system that cannot reserve still takes the write.
+        _ => Ok(()),
+    }
+}
+
+/// The way of a piece, for transfer thread `index`.
+pub(super) fn choose(job: &Job, piece: Piece, index: usize) -> Way {
+    let entry = &job.entries[piece.entry];
+    let direct = entry.file.direct().is_some();
+    match job.terms.policy {
+        PathPolicy::CuFile => return Way::CuFile,
+        PathPolicy::Buffered => return Way::Buffered,
+        PathPolicy::Direct if direct => return Way::Direct,
+        PathPolicy::Direct | PathPolicy::Auto => {}
+    }
+    if !direct {
+        return Way::Buffered;
+    }
+    if entry.operation == Operation::Write {
+        let pays = writes_directly(&entry.file, piece.size.max(entry.size));
+        return if pays { Way::Direct } else { Way::Buffered };
+    }
+    if is_warm(job, entry, piece) {
+        job.shared
+            .set_thread_limit(job, job.shared.thread_limit_warm());
+        return Way::Buffered;
+    }
+    job.shared.set_thread_limit(job, u32::MAX);
+    if entry.host_memory || job.terms.checksum {
+        return Way::Direct;
+    }
+    job.shared
+        .trials
+        .choose(&job.shared, &entry.file, index, piece.size)
+}
+
+/// Whether a write of `size` bytes should go around the page cache.
+pub(super) fn writes_directly(file: &FileInner, size: u64) -> bool {
+    let caps = file.descriptors.capabilities();
+    size >= DIRECT_WRITE_MIN
+        && (DIRECT_WRITE_FILE_SYSTEMS.contains(&caps.file_system)
+            || caps.kind == crate::io::FileKind::BlockDevice)
+}
+
+fn is_warm(job: &Job, entry: &Entry, piece: Piece) -> bool {
+    let start = entry.file_offset + piece.position;
+    if entry.windows.is_empty() {
+        return if job.entries.len() > 1 {
+            small_is_warm(&entry.file, start, piece.size)
+        } else {
+            range_is_warm(&entry.file, start, piece.size)
+        };
+    }
+    let window = ((entry.file_offset % WINDOW + piece.position) / WINDOW) as usize;
+    let Some(state) = entry.windows.get(window) else {
+        return false;
+    };
+    let known = match state.load(Relaxed) {
+        UNKNOWN => {
+            let found = look_at_window(&entry.file, start - start % WINDOW);
+            state.store(found, Relaxed);
+            found
+        }
+        known => known,
+    };
+    match known {
+        WARM => true,
+        COLD => false,
+        _ => range_is_warm(&entry.file, start, piece.size),
+    }
+}
+
+fn look_at_window(file: &FileInner, start: u64) -> u8 {
+    match residency(file.descriptors.buffered(), start, WINDOW) {
+        Ok(found) if found.cached == 0 => COLD,
+        // The window may reach past the end of the file, so only a full one is surely warm.
+        Ok(found) if found.cached >= found.pages => WARM,
+        Ok(_) => MIXED,
+        Err(_) => COLD,
+    }
+}
+
+/// Whether most of a range is in the page cache, or some of it is newer there than on the device.
+pub(super) fn range_is_warm(file: &FileInner, start: u64, size: u64) -> bool {
+    residency(file.descriptors.buffered(), start, size).is_ok_and(|r| mostly_resident(&r))
+}
+
+fn mostly_resident(found: &Residency) -> bool {
+    // Asking the device for a few missing pages costs more than reading the rest again.
+    found.dirty > 0 || found.cached * 16 >= found.pages * 15
+}
+
+/// As `range_is_warm` for small reads: a file that has been cold or warm for a while is asked only
+/// now and then. Either way is right, one of them is slower.
+pub(super) fn small_is_warm(file: &FileInner, start: u64, size: u64) -> bool {
+    let streak = file.streak.load(Relaxed);
+    let step = if streak < 0 { -1 } else { 1 };
+    if streak.abs() >= STREAK && streak % STREAK_RECHECK != 0 {
+        // Stay in the range where most reads are not asked about, and never overflow.
+        let next = if streak.abs() >= 2 * STREAK {
+            step * STREAK
+        } else {
+            streak + step
+        };
+        file.streak.store(next, Relaxed);
+        return streak > 0;
+    }
+    let warm = range_is_warm(file, start, size);
+    let same = warm == (streak > 0) || streak == 0;
+    let next = if same { streak } else { 0 } + if warm { 1 } else { -1 };
+    file.streak.store(next, Relaxed);
+    warm
+}
+
+/// Trials of cuFile against the bounce path, one a storage device.
+#[derive(Default)]
+pub(super) struct Trials(Mutex<HashMap<(u32, u32), Arc<Trial>>>);
+
+struct Trial {
+    capable: bool,
+    bytes: [AtomicU64; 2],
+    decided: AtomicU8,
+}
+
+impl Trials {
+    /// Transfer threads with even numbers try cuFile, the others the bounce path; the side that
+    /// has moved more bytes a thread when the trial ends keeps the device.
+    fn choose(&self, shared: &Shared, file: &FileInner, index: usize, size: u64) -> Way {
+        let caps = file.descriptors.capabilities();
+        let key = (caps.device_major, caps.device_minor);
+        let trial = self
+            .0
+            .lock()
+            .entry(key)
+            .or_insert_with(|| new_trial(shared, file))
+            .clone();
+        if !trial.capable {
+            return Way::Direct;
+        }
+        match trial.decided.load(Relaxed) {
+            CUFILE_FASTER => return Way::CuFile,
+            BOUNCE_FASTER => return Way::Direct,
+            _ => {}
+        }
+        let side = usize::from(!index.is_multiple_of(2));
+        trial.bytes[side].fetch_add(size, Relaxed);
+        let [cufile, bounce] = [trial.bytes[0].load(Relaxed), trial.bytes[1].load(Relaxed)];
+        if cufile + bounce >= TRIAL_BYTES {
+            let threads = shared.config.thread_count() as u64;
+            let (even, odd) = (threads.div_ceil(2), (threads / 2).max(1));
+            // Bytes are counted when a piece starts, so both sides ran equally long.
+            let faster = cufile * odd > bounce * even;
+            let verdict = if faster { CUFILE_FASTER } else { BOUNCE_FASTER };
+            trial.decided.store(verdict, Relaxed);
+        }
+        if side == 0 { Way::CuFile } else { Way::Direct }
+    }
+
+    /// What a finished trial says: whether cuFile was faster, or `None` without one.
+    pub(super) fn verdict(&self, file: &FileInner) -> Option<bool> {
+        let caps = file.descriptors.capabilities();
+        let trials = self.0.lock();
+        let trial = trials.get(&(caps.device_major, caps.device_minor))?;
+        match trial.decided.load(Relaxed) {
+            CUFILE_FASTER => Some(true),
+            BOUNCE_FASTER => Some(false),
+            _ => None,
+        }
+    }
+}
+
+fn new_trial(shared: &Shared, file: &FileInner) -> Arc<Trial> {
+    let caps = file.descriptors.capabilities();
+    let capable = shared.config.thread_count() > 1
+        && cufile::direct_capable().0
+        && cufile::gates(caps, !shared.device.is_host())
+            .iter()
+            .all(|g| g.passed)
+        && file.cufile().is_ok();
+    Arc::new(Trial {
+        capable,
+        bytes: Default::default(),
+        decided: AtomicU8::new(UNDECIDED),
+    })
+}

@@ -1,0 +1,32 @@
+//! Moves bytes between files and memory. The only room that sees device and io together.
+//!
+//! A transfer becomes a job of pieces ([`plan`]); each piece takes a path: straight to host
+//! memory, through pinned staging with O_DIRECT or out of the page cache, or through cuFile.
+//! Small transfers run in the caller's thread ([`inline`]), all others on transfer threads
+//! ([`worker`]), each with its own queue, stream and pinned slots.
+//!
+//! Invariants: no memory is freed or handed back while the kernel or the device may still touch
+//! it (deadlines and cancels stop what has not started and wait for what has); a piece is
+//! delivered once; bytes after the end of a file are never reported. The room never interprets
+//! what it moves. Guarded by `tests/engine_*.rs`.
+
+mod buffer;
+mod choice;
+mod context;
+mod explain;
+mod file;
+mod inline;
+mod job;
+mod plan;
+mod slot;
+mod staging;
+mod ticket;
+mod transfer;
+mod worker;
+
+pub use buffer::Buffer;
+pub use context::Context;
+pub use explain::{Explanation, Way};
+pub use file::File;
+pub use ticket::Ticket;
+pub use transfer::{Completion, Options, Path, Segment, Transfer};

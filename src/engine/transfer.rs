@@ -1,0 +1,120 @@
+//! What a caller asks for, and what it gets back.
+
+use std::time::Duration;
+
+use super::{Buffer, File};
+use crate::config::PathPolicy;
+use crate::device::Stream;
+use crate::io::Operation;
+
+/// The way that bytes took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Path {
+    /// Nothing moved.
+    None = 0,
+    /// Straight between host memory and the page cache.
+    Host = 1,
+    /// Straight between host memory and the storage device (O_DIRECT).
+    HostDirect = 2,
+    /// O_DIRECT through pinned staging memory.
+    Bounce = 3,
+    /// The page cache through pinned staging memory.
+    PageCache = 4,
+    /// cuFile.
+    CuFile = 5,
+}
+
+impl Path {
+    /// All paths, in the order of their numbers.
+    pub const ALL: [Self; crate::metrics::PATHS] = [
+        Self::None,
+        Self::Host,
+        Self::HostDirect,
+        Self::Bounce,
+        Self::PageCache,
+        Self::CuFile,
+    ];
+
+    /// A short name: "bounce", "page-cache", ...
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Host => "host",
+            Self::HostDirect => "host-direct",
+            Self::Bounce => "bounce",
+            Self::PageCache => "page-cache",
+            Self::CuFile => "cufile",
+        }
+    }
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One range of a file and one range of a buffer.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// Read or write.
+    pub operation: Operation,
+    /// The file.
+    pub file: File,
+    /// Offset in the file, bytes.
+    pub file_offset: u64,
+    /// The memory.
+    pub buffer: Buffer,
+    /// Offset in the buffer, bytes.
+    pub buffer_offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A part of a buffer, for scatter and gather.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// The memory.
+    pub buffer: Buffer,
+    /// Offset in the buffer, bytes.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// How to carry out transfers. `None` means as the context is configured.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Give up what has not started after this long.
+    pub deadline: Option<Duration>,
+    /// Which way the bytes may take.
+    pub path: Option<PathPolicy>,
+    /// Whether to compute a CRC32C of what moves.
+    pub checksum: Option<bool>,
+    /// Whether another path may step in where one refuses.
+    pub fallback: Option<bool>,
+    /// Order the transfer in this stream: it starts after the work that is in the stream, and
+    /// later work in the stream starts after it.
+    pub stream: Option<Stream>,
+}
+
+/// How a transfer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion {
+    /// Bytes moved. Fewer than asked for when the file ended.
+    pub bytes: u64,
+    /// The way most bytes took.
+    pub path: Path,
+    /// All ways that were taken: bit `1 << Path as u32` each.
+    pub paths: u32,
+    /// CRC32C of the bytes in file order, when asked for.
+    pub crc32c: Option<u32>,
+    /// From submission to completion, nanoseconds.
+    pub latency_ns: u64,
+    /// Retries after transient errors.
+    pub retries: u32,
+    /// Pieces that went another way after their path refused.
+    pub fallbacks: u32,
+}
