@@ -17,11 +17,6 @@
 #define SKIPPED 77
 #define SIZE 4096
 
-/* The name that the loader knows the library by: while the version is 0.y, y is part of it. */
-#define TEXT_OF(word) #word
-#define TEXT(word) TEXT_OF(word)
-#define SONAME "libgds_rs.so.0." TEXT(GDS_RS_VERSION_MINOR)
-
 /* The calls that this program makes, by the names of the header. */
 static struct {
     gds_status_t (*check_abi)(uint32_t header_version);
@@ -113,7 +108,7 @@ static int use(const char *path)
 int main(int argc, char **argv)
 {
     const char *name = getenv("GDS_RS_LIBRARY");
-    name = name ? name : SONAME;
+    name = name ? name : GDS_RS_SONAME;
 
     void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
