@@ -317,14 +317,11 @@ class Bench:
         return sorted(seen, key=seen.get, reverse=True)[:2]
 
     def fio_rounds(self, path, kind, shapes, prepare):
-        return [
-            (
-                shape_name(shape),
-                prepare,
-                functools.partial(fio, self.o.fio, path, self.o.size, kind, *shape),
-            )
-            for shape in shapes
-        ]
+        made = []
+        for shape in shapes:
+            run = functools.partial(fio, self.o.fio, path, self.o.size, kind, *shape)
+            made.append((shape_name(shape), prepare, run))
+        return made
 
     def cold_read(self, where, path):
         prepare = functools.partial(make_cold, path)
@@ -333,11 +330,14 @@ class Bench:
         self.ours_read(path)
         contestants = [("ours", prepare, lambda: self.ours_read(path))]
         contestants += self.fio_rounds(path, "read", shapes, lambda: None)
+        plain = f"plain path={path} size={self.o.size} block={16 * MIB} direct=1"
+        loop = lambda: speed(self.worker("host").ask(plain))  # noqa: E731
+        contestants.append(("plain O_DIRECT pread", prepare, loop))
+        loop()
         contestants += self.peer_reads(path, prepare, warm=False)
         if where == "zram":
-            contestants.append(
-                ("ours, one thread, QD16", prepare, lambda: self.ours_read(path, "ours-1"))
-            )
+            one = lambda: self.ours_read(path, "ours-1")  # noqa: E731
+            contestants.append(("ours, one thread, QD16", prepare, one))
             run1 = lambda: fio(self.o.fio, path, self.o.size, "read", 1, 16)  # noqa: E731
             contestants.append(("fio 1 x QD16 (equal depth)", lambda: None, run1))
         medians = self.rounds(f"{where} cold read", contestants)
@@ -345,7 +345,7 @@ class Bench:
         ours = medians.pop("ours", None)
         one = medians.pop("ours, one thread, QD16", None)
         fio_one = medians.pop("fio 1 x QD16 (equal depth)", None)
-        limits = {k: medians.pop(k) for k in list(medians) if k.startswith("fio")}
+        limits = {k: medians.pop(k) for k in list(medians) if k.startswith(("fio", "plain"))}
         if where == "disk":
             targets = self.against(ours, medians, limits, 0.98)
         else:
