@@ -169,6 +169,18 @@ fn check_size(size: u64) -> Result<()> {
     Ok(())
 }
 
+/// The driver says little of why it does not pin memory: most often a page cannot be used.
+fn not_pinned(error: Error, address: u64, size: u64) -> Error {
+    if error.kind() != ErrorKind::Cuda {
+        return error;
+    }
+    let text = format!(
+        "{size} bytes at {address:#x} cannot be pinned: {error}; pass memory that is mapped for \
+         reading and writing"
+    );
+    Error::new(ErrorKind::InvalidPointer, text).with_cuda(error.cuda())
+}
+
 fn check_pointer(context: &Arc<Inner>, address: u64, size: u64) -> Result<MemoryKind> {
     check_size(size)?;
     if address == 0 {
