@@ -59,12 +59,11 @@ impl Buffer {
             return Ok(Self::new(context, address, size, kind, Owner::Caller));
         }
         // SAFETY: the caller keeps the memory mapped while the buffer lives.
-        unsafe {
-            context
-                .shared
-                .device
-                .host_register(address as *mut u8, to_usize(size)?, false)?;
-        }
+        let pinned = unsafe {
+            let device = &context.shared.device;
+            device.host_register(address as *mut u8, to_usize(size)?, false)
+        };
+        pinned.map_err(|error| not_pinned(error, address, size))?;
         Ok(Self::new(
             context,
             address,
