@@ -255,8 +255,10 @@ void callers_context_is_restored(gds_context_t *) {
 
     const TestFile file(MiB, 251);
     const uint64_t size = MiB;
-    for (void *mine : {other, (void *)nullptr, primary}) {
-        CHECK(driver.context_set(mine) == 0, "cuCtxSetCurrent failed");
+    for (void *wanted : {other, (void *)nullptr, primary}) {
+        CHECK(driver.context_set(wanted) == 0, "cuCtxSetCurrent failed");
+        // Setting NULL takes one context off the thread's stack: what is below it is current then.
+        void *mine = current(driver);
         gds_config_t config = GDS_CONFIG_INIT;
         config.gpu_device = 0;
         gds_context_t *context = nullptr;

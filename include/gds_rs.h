@@ -402,7 +402,7 @@ typedef struct gds_config_t {
      * max_outstanding_io where that is less.
      */
     uint32_t max_batch_size;
-    /** Transfer threads, at most 128. 0 picks the number of processors, at most 16. */
+    /** Transfer threads, at most 128. 0 picks the number of processors, at most 8. */
     uint32_t io_threads;
     /** Further tries after a transient error, at most 16. */
     uint32_t max_retries;

@@ -66,7 +66,7 @@ pub struct Config {
     pub poll_interval_us: u64,
     /// Whether a transfer that its path refuses may go another way.
     pub mmap_fallback: bool,
-    /// Transfer threads, 0 to 128. 0 picks the number of processors, at most 16.
+    /// Transfer threads, 0 to 128. 0 picks the number of processors, at most 8.
     pub io_threads: u32,
     /// Further tries after a transient error, at most 16.
     pub max_retries: u32,
@@ -243,7 +243,7 @@ impl Config {
         }
         std::thread::available_parallelism()
             .map_or(1, usize::from)
-            .min(16)
+            .min(8)
     }
 }
 

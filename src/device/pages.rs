@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const PAGE: usize = 4096;
 
 /// Above this size a mapping asks for huge pages, bytes.
-const HUGE_PAGE: usize = 2 << 20;
+pub(super) const HUGE_PAGE: usize = 2 << 20;
 
 /// Free and total memory of the machine, bytes; the total includes swap.
 pub(super) struct Machine {

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::context::Shared;
 use super::file::FileInner;
 use super::job::{Job, Terms};
 use super::plan::{Entry, Piece, WINDOW};
+use super::shared::Shared;
 use super::transfer::Transfer;
 use crate::config::PathPolicy;
 use crate::error::{Error, ErrorKind, Result};
@@ -154,10 +154,8 @@ pub(super) fn choose(job: &Job, piece: Piece, index: usize) -> Way {
         return if pays { Way::Direct } else { Way::Buffered };
     }
     if is_warm(job, entry, piece) {
-        job.limit_threads_to_warm();
         return Way::Buffered;
     }
-    job.shared.set_thread_limit(job, u32::MAX);
     if entry.host_memory || job.terms.checksum {
         return Way::Direct;
     }

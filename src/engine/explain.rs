@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::Path;
 use super::choice;
-use super::context::Shared;
 use super::file::FileInner;
+use super::shared::Shared;
 use crate::config::PathPolicy;
 use crate::io::{cufile, residency};
 

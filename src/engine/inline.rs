@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::choice;
-use super::context::Shared;
 use super::file::FileInner;
 use super::plan::check_range;
+use super::shared::Shared;
 use super::staging::{INLINE_SIZE, InlineSlot};
 use super::transfer::{Completion, Options};
 use super::{Buffer, Path};

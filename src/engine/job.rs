@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::Path;
-use super::context::Shared;
 use super::plan::{Entry, Piece};
+use super::shared::Shared;
 use super::staging::Word;
 use super::transfer::Completion;
 use crate::base::clock::now_ns;
@@ -65,8 +65,6 @@ pub(super) struct Job {
     pub(super) entries: Box<[Entry]>,
     pub(super) terms: Terms,
     pub(super) gate: Option<Gate>,
-    /// Transfer threads with an index below this take part.
-    pub(super) thread_limit: AtomicU32,
     pub(super) retries: AtomicU32,
     pub(super) fallbacks: AtomicU32,
     piece_total: u64,
@@ -106,19 +104,11 @@ impl Job {
             entry.first_piece = piece_total;
             piece_total += entry.piece_count;
         }
-        // A job of few pieces is for whichever threads wake first: only some are woken for it.
-        let few = piece_total <= u64::from(shared.thread_limit_warm());
-        let limit = if few {
-            u32::MAX
-        } else {
-            shared.thread_limit_warm()
-        };
         Arc::new(Self {
             shared,
             entries: entries.into_boxed_slice(),
             terms,
             gate,
-            thread_limit: AtomicU32::new(limit),
             retries: AtomicU32::new(0),
             fallbacks: AtomicU32::new(0),
             piece_total,
@@ -134,14 +124,6 @@ impl Job {
             finished: Condvar::new(),
             results: OnceLock::new(),
         })
-    }
-
-    /// Lets fewer threads take part, for pieces that come out of the page cache.
-    pub(super) fn limit_threads_to_warm(&self) {
-        let limit = self.shared.thread_limit_warm();
-        if self.piece_total > u64::from(limit) {
-            self.thread_limit.store(limit, Relaxed);
-        }
     }
 
     /// Pieces in all.

@@ -18,6 +18,7 @@ mod file;
 mod inline;
 mod job;
 mod plan;
+mod shared;
 mod slot;
 mod staging;
 mod ticket;

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Path;
 use super::choice::Way;
-use super::context::GROUP_MAX;
 use super::job::Job;
 use super::plan::{Entry, Piece};
+use super::shared::GROUP_MAX;
 use super::staging::Slab;
 use crate::base::crc::crc32c;
 use crate::base::{align_down, align_up};

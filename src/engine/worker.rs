@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::choice::{self, Way};
-use super::context::{Run, Shared};
 use super::job::Job;
+use super::shared::{Run, Shared};
 use super::slot::{Part, Slot, Slots, Step};
 use super::staging::OwnedStream;
 use crate::device::Device;
@@ -35,19 +35,12 @@ pub(super) fn shared_of_this_thread() -> usize {
 pub(super) fn run(shared: &Arc<Shared>, index: usize) {
     SHARED.set(Arc::as_ptr(shared) as usize);
     let body = AssertUnwindSafe(|| {
-        let mut worker: Option<Worker> = None;
-        while shared.wait_for_work(index, worker.is_some()) {
-            // Memory is pinned when there is something to move, not when a context is opened.
-            let worker = match &mut worker {
-                Some(worker) => worker,
-                none => match Worker::new(shared, index) {
-                    Ok(made) => {
-                        shared.note_prepared();
-                        none.insert(made)
-                    }
-                    Err(error) => return shared.lose_thread(&error),
-                },
-            };
+        let mut worker = match Worker::new(shared, index) {
+            Ok(worker) => worker,
+            Err(error) => return shared.lose_thread(&error),
+        };
+        shared.note_prepared();
+        while shared.wait_for_work() {
             worker.drain();
         }
     });
@@ -85,7 +78,7 @@ impl Worker {
     fn new(shared: &Arc<Shared>, index: usize) -> Result<Self> {
         let device = shared.device.clone();
         device.adopt_thread()?;
-        let size = shared.piece_size() as usize;
+        let size = shared.slot_size() as usize;
         let config = &shared.config;
         let count = (config.buffer_size as usize / size)
             .clamp(1, (config.max_outstanding_io as usize).max(1));
@@ -157,7 +150,7 @@ impl Worker {
                 break;
             }
             self.starved = false;
-            let Some(run) = self.shared.take(self.index) else {
+            let Some(run) = self.shared.take() else {
                 break;
             };
             let Some(slot) = self.free.pop() else { break };

@@ -288,6 +288,12 @@ impl Device for CudaDevice {
             return Err(self.pinned_refused(size, code::OUT_OF_MEMORY));
         };
         let _entered = self.enter()?;
+        // Memory on huge pages is pinned and copied with less work than the driver's own.
+        if mapped >= pages::HUGE_PAGE
+            && let Ok(pointer) = self.pinned_from_kernel(mapped)
+        {
+            return Ok(pointer);
+        }
         match self.pinned_from_driver(mapped)? {
             Some(pointer) => Ok(pointer),
             None => self.pinned_from_kernel(mapped),

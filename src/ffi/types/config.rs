@@ -58,7 +58,7 @@ pub struct gds_config_t {
     /// Operations in one submission to the kernel, 1 to max_outstanding_io. 0 picks 16, or
     /// max_outstanding_io where that is less.
     pub max_batch_size: u32,
-    /// Transfer threads, at most 128. 0 picks the number of processors, at most 16.
+    /// Transfer threads, at most 128. 0 picks the number of processors, at most 8.
     pub io_threads: u32,
     /// Further tries after a transient error, at most 16.
     pub max_retries: u32,

@@ -1,0 +1,314 @@
+//! What callers and transfer threads share: the device, the queue of jobs, and who is awake.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Options;
+use super::choice::Trials;
+use super::job::{Gate, Job, Terms};
+use super::plan::Piece;
+use super::staging::{InlinePool, WordPool};
+use crate::base::clock::now_ns;
+use crate::base::limits;
+use crate::config::Config;
+use crate::device::{Device, Stream};
+use crate::error::{Error, Result};
+use crate::io::Io;
+use crate::metrics::Metrics;
+
+/// Transfers up to this many bytes share a staging slot and one copy kernel.
+const SMALL_SIZE: u64 = 64 << 10;
+/// Most transfers in one staging slot.
+pub(super) const GROUP_MAX: usize = 256;
+/// Largest staging slot, bytes.
+const SLOT_MAX: u64 = 4 << 20;
+/// Smallest piece that a large transfer is cut into, bytes.
+const PIECE_MIN: u64 = 256 << 10;
+
+/// What callers and transfer threads share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) device: Arc<dyn Device>,
+    pub(super) io: Arc<dyn Io>,
+    pub(super) metrics: Metrics,
+    pub(super) inline: InlinePool,
+    pub(super) words: Arc<WordPool>,
+    pub(super) trials: Trials,
+    queue: Mutex<Queue>,
+    work: Condvar,
+    ready: Condvar,
+    stopping: AtomicBool,
+    /// Jobs in the queue, to look at without its lock.
+    queued: AtomicUsize,
+    /// Transfer threads that still work; fewer than configured when some could not start.
+    pub(super) threads: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Arc<Job>>,
+    /// Why no transfer thread can go on.
+    dead: Option<Error>,
+    /// Threads that have their memory, or never will.
+    prepared: usize,
+    /// A thread looks again and again for open gates and passed deadlines.
+    looked_after: bool,
+}
+
+/// Pieces that a transfer thread has claimed, all of one job and one operation.
+pub(super) struct Run {
+    pub(super) job: Arc<Job>,
+    pub(super) pieces: Vec<Piece>,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, device: Arc<dyn Device>, io: Arc<dyn Io>) -> Self {
+        Self {
+            config,
+            words: WordPool::new(&device),
+            device,
+            io,
+            metrics: Metrics::default(),
+            inline: InlinePool::default(),
+            trials: Trials::default(),
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            ready: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
+            threads: AtomicUsize::new(0),
+        }
+    }
+
+    /// Queues a job; `several` wakes all threads for it.
+    ///
+    /// # Errors
+    /// Why no transfer thread can go on.
+    pub(super) fn push(&self, job: &Arc<Job>, several: bool) -> Result<()> {
+        let mut queue = self.queue.lock();
+        if let Some(error) = &queue.dead {
+            return Err(error.clone());
+        }
+        queue.jobs.push_back(job.clone());
+        self.queued.store(queue.jobs.len(), Relaxed);
+        drop(queue);
+        if several {
+            self.work.notify_all();
+        } else {
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Sends the transfer threads home once nothing is left to do.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        // A thread that has just found nothing to do sleeps before the lock can be had.
+        drop(self.queue.lock());
+        self.work.notify_all();
+    }
+
+    /// How long to wait before the next try after a transient error, and counts the try. An
+    /// interrupted call is tried again at once.
+    pub(super) fn back_off(&self, attempts: &mut u32, errno: i32) -> Duration {
+        let base = if errno == libc::EINTR {
+            0
+        } else {
+            self.config.backoff_ms
+        };
+        let pause = Duration::from_millis(u64::from(base) << (*attempts).min(16));
+        *attempts += 1;
+        self.metrics.retries.fetch_add(1, Relaxed);
+        pause
+    }
+
+    /// Bytes of a staging slot. The device's copy engine needs about 3 us between copies of
+    /// different threads, so slots are as large as four to a thread allow, up to 4 MiB.
+    pub(super) fn slot_size(&self) -> u64 {
+        (self.config.buffer_size / 4)
+            .clamp(limits::BUFFER_SIZE_MIN, SLOT_MAX)
+            .max(self.config.alignment)
+    }
+
+    /// Bytes of a piece of a job of `total` bytes: several for each thread, within a slot.
+    pub(super) fn piece_size(&self, total: u64) -> u64 {
+        let share = total / (4 * self.config.thread_count() as u64);
+        let slot = self.slot_size();
+        let least = PIECE_MIN.max(self.config.alignment).min(slot);
+        share.clamp(least, slot).next_power_of_two().min(slot)
+    }
+
+    pub(super) fn terms(&self, options: &Options) -> Terms {
+        let deadline_ns = options.deadline.map_or(0, |d| {
+            now_ns()
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+                .max(1)
+        });
+        Terms {
+            policy: options.path.unwrap_or(self.config.path),
+            fallback: options.fallback.unwrap_or(self.config.mmap_fallback),
+            checksum: options.checksum.unwrap_or(self.config.checksum),
+            deadline_ns,
+        }
+    }
+
+    pub(super) fn gate(&self, stream: Stream) -> Result<Gate> {
+        let word = self.words.take()?;
+        let start = self.device.event_create()?;
+        let gate = Gate::new(start, word);
+        self.device.event_record(start, stream)?;
+        Ok(gate)
+    }
+
+    /// Claims work for a transfer thread: one piece, or small ones that share a slot.
+    /// Jobs take turns. Nothing is finished or dropped under the queue's lock: that may run the
+    /// caller's code or close the context.
+    pub(super) fn take(&self) -> Option<Run> {
+        let mut tries = self.queue.lock().jobs.len();
+        while tries > 0 {
+            tries -= 1;
+            let job = {
+                let mut queue = self.queue.lock();
+                let job = queue.jobs.pop_front()?;
+                queue.jobs.push_back(job.clone());
+                job
+            };
+            job.check_deadline();
+            let run = if job.gate_is_open() {
+                self.claim(&job)
+            } else {
+                None
+            };
+            if job.unclaimed() == 0 {
+                let mut queue = self.queue.lock();
+                queue.jobs.retain(|j| !Arc::ptr_eq(j, &job));
+                self.queued.store(queue.jobs.len(), Relaxed);
+            }
+            if run.is_some() {
+                return run;
+            }
+        }
+        None
+    }
+
+    fn claim(&self, job: &Arc<Job>) -> Option<Run> {
+        while let Some(first) = job.peek(0) {
+            let mut pieces = vec![first];
+            if first.size <= SMALL_SIZE {
+                self.group(job, first, &mut pieces);
+            }
+            if job.claim(first, pieces.len() as u64) {
+                return Some(Run {
+                    job: job.clone(),
+                    pieces,
+                });
+            }
+        }
+        None
+    }
+
+    /// Adds small pieces that fit into the same slot, leaving a share for each thread.
+    fn group(&self, job: &Job, first: Piece, pieces: &mut Vec<Piece>) {
+        let share = job.unclaimed().div_ceil(self.config.thread_count() as u64);
+        let most = (share as usize).clamp(1, GROUP_MAX);
+        let operation = job.entries[first.entry].operation;
+        let mut room = self.slot_size().saturating_sub(self.room_of(job, first));
+        while pieces.len() < most {
+            let Some(next) = job.peek(pieces.len() as u64) else {
+                break;
+            };
+            let needs = self.room_of(job, next);
+            let alike = job.entries[next.entry].operation == operation;
+            if next.size > SMALL_SIZE || needs > room || !alike {
+                break;
+            }
+            room -= needs;
+            pieces.push(next);
+        }
+    }
+
+    /// Bytes of a slot that a small piece takes, with the aligned range around it.
+    fn room_of(&self, job: &Job, piece: Piece) -> u64 {
+        let alignment = job.entries[piece.entry].file.alignment();
+        piece.size.next_multiple_of(alignment) + alignment
+    }
+
+    /// Sleeps until there may be work. False when the context is closing and nothing is left.
+    pub(super) fn wait_for_work(&self) -> bool {
+        let mut queue = self.queue.lock();
+        if queue
+            .jobs
+            .iter()
+            .any(|j| j.unclaimed() > 0 && j.gate_has_passed())
+        {
+            return true;
+        }
+        if self.stopping.load(Relaxed) && queue.jobs.is_empty() {
+            return false;
+        }
+        // Nobody signals an open gate or a passed deadline: one thread looks for all.
+        if !queue.jobs.is_empty() && !queue.looked_after {
+            queue.looked_after = true;
+            let pause = Duration::from_micros(self.config.poll_interval_us.max(1));
+            self.work.wait_for(&mut queue, pause);
+            queue.looked_after = false;
+            if queue.jobs.iter().any(|j| j.gate_has_passed()) {
+                // This thread is about to work: the others work too, or one of them looks.
+                self.work.notify_all();
+            }
+        } else {
+            self.work.wait(&mut queue);
+        }
+        true
+    }
+
+    /// Whether jobs are waiting for threads.
+    pub(super) fn has_work(&self) -> bool {
+        self.queued.load(Relaxed) > 0
+    }
+
+    /// Takes note that a thread has its memory.
+    pub(super) fn note_prepared(&self) {
+        self.queue.lock().prepared += 1;
+        self.ready.notify_all();
+    }
+
+    /// Waits until every thread has its memory, or cannot have it.
+    ///
+    /// # Errors
+    /// Why no thread could start.
+    pub(super) fn wait_until_prepared(&self) -> Result<()> {
+        let mut queue = self.queue.lock();
+        while queue.prepared < self.config.thread_count() && queue.dead.is_none() {
+            self.ready.wait(&mut queue);
+        }
+        queue.dead.clone().map_or(Ok(()), Err)
+    }
+
+    /// Takes note that a thread could not start. The last one ends all jobs.
+    pub(super) fn lose_thread(&self, error: &Error) {
+        if self.threads.fetch_sub(1, Relaxed) == 1 {
+            self.die(error);
+        }
+        self.note_prepared();
+        self.work.notify_all();
+    }
+
+    /// Ends every job: the transfer threads cannot go on.
+    pub(super) fn die(&self, error: &Error) {
+        let jobs = {
+            let mut queue = self.queue.lock();
+            queue.dead.get_or_insert_with(|| error.clone());
+            self.ready.notify_all();
+            self.queued.store(0, Relaxed);
+            std::mem::take(&mut queue.jobs)
+        };
+        for job in jobs {
+            job.kill(error);
+        }
+    }
+}
