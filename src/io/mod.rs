@@ -9,7 +9,6 @@
 
 mod capabilities;
 pub mod cufile;
-pub mod fault;
 mod file;
 pub mod posix;
 mod residency;
