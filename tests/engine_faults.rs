@@ -1,5 +1,7 @@
 //! What the outside does wrong: transient errors, short reads, full disks, shrinking files.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::sync::Arc;

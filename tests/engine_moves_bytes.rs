@@ -1,5 +1,7 @@
 //! Reads and writes at any offset, size and pointer, on every path, with the right bytes.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use common::*;

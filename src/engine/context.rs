@@ -338,12 +338,11 @@ impl Drop for Inner {
         self.shared.stopping.store(true, Relaxed);
         drop(self.shared.queue.lock());
         self.shared.work.notify_all();
-        let me = std::thread::current().id();
-        for thread in self.threads.lock().drain(..) {
-            // The last owner may be a transfer thread that has just ended the last job.
-            if thread.thread().id() != me {
-                let _ = thread.join();
-            }
+        // The last owner may be a transfer thread that has just ended the last job: it cannot wait
+        // for itself, and the others need nobody to wait for them.
+        let mine = worker::shared_of_this_thread() == Arc::as_ptr(&self.shared) as usize;
+        for thread in self.threads.lock().drain(..).filter(|_| !mine) {
+            let _ = thread.join();
         }
     }
 }

@@ -421,8 +421,15 @@ impl Part {
     pub(super) fn run_cufile(&mut self, job: &Job) -> Result<u64> {
         let entry = &job.entries[self.piece.entry];
         let handle = entry.file.cufile()?;
-        let base = entry.buffer.address();
-        let base_offset = entry.address - base + self.piece.position;
+        // Device memory is named by its registered base; host memory by its own address, since
+        // cuFile refuses an odd offset from an aligned host base.
+        let address = entry.address + self.piece.position;
+        let base = if entry.host_memory {
+            address
+        } else {
+            entry.buffer.address()
+        };
+        let base_offset = address - base;
         let file_offset = entry.file_offset + self.piece.position;
         let mut done = 0;
         while done < self.piece.size {

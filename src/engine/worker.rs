@@ -5,6 +5,7 @@
 //! the same way without touching the slot's memory. The thread sleeps in the kernel when only
 //! I/O is under way, in the driver when only copies are, and on the work queue otherwise.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,8 +22,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::posix::Posix;
 use crate::io::{Completion, Io, Operation, Queue, Request};
 
+std::thread_local! {
+    static SHARED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Address of what the transfer thread that calls this shares with its context; 0 elsewhere.
+pub(super) fn shared_of_this_thread() -> usize {
+    SHARED.get()
+}
+
 /// Runs a transfer thread until the context closes.
 pub(super) fn run(shared: &Arc<Shared>, index: usize) {
+    SHARED.set(Arc::as_ptr(shared) as usize);
     let body = AssertUnwindSafe(|| {
         let mut worker: Option<Worker> = None;
         while shared.wait_for_work(index, worker.is_some()) {

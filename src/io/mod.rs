@@ -9,6 +9,7 @@
 
 mod capabilities;
 pub mod cufile;
+pub mod fault;
 mod file;
 pub mod posix;
 mod residency;
