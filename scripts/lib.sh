@@ -85,12 +85,14 @@ log_of() {
 }
 
 # "test result: ok. 3 passed; 0 failed; 1 ignored; ..." of each test program, and ctest2's
-# "PASSED 66 tests", whose 66 comparisons are one test here.
+# "PASSED 66 tests", whose 66 comparisons are one test here. "ignored, run by X" marks the part of
+# test X that runs in a process of its own: it is counted with X, and not skipped.
 count_cargo() {
     awk '/^test result:/ { for (i = 2; i <= NF; i++) {
                                if ($i == "passed;") p += $(i - 1)
                                if ($i == "failed;") f += $(i - 1)
                                if ($i == "ignored;") s += $(i - 1) } }
+         /^test .* \.\.\. ignored, run by / { s -= 1 }
          /^PASSED [0-9]+ tests/ { p += 1 }
          END { print p + 0, f + 0, s + 0 }' "$1"
 }
