@@ -13,6 +13,7 @@ use super::output::{Outcome, bytes_text, os_error, say, say_json};
 use super::scratch::Scratch;
 use crate::config::Config;
 use crate::device::{self, DeviceInfo};
+use crate::error::Error;
 use crate::io::cufile::{self, Gate, Roots};
 use crate::io::uring::Uring;
 use crate::io::{Capabilities, FileDescriptors, OpenMode, residency_cachestat};
@@ -73,18 +74,26 @@ impl Report {
         self.add(name, State::Ok, detail, "");
     }
 
+    /// What an error says is missing. A message ends with what to do, after a semicolon.
+    fn missing(&mut self, name: &str, error: &Error, then: &str) {
+        let (detail, fix) = match error.message().split_once("; ") {
+            Some((detail, fix)) => (detail, format!("{fix}; {then}")),
+            None => (error.message(), then.to_owned()),
+        };
+        self.add(name, State::Missing, detail, &fix);
+    }
+
     fn gate(&mut self, gate: &Gate) {
         let state = if gate.passed {
             State::Ok
         } else {
             State::Missing
         };
-        self.add(
-            &format!("cuFile {}", gate.name),
-            state,
-            gate.detail.clone(),
-            &gate.fix,
-        );
+        let name = match gate.name {
+            "modules" => "/proc/modules, for cuFile".to_owned(),
+            name => format!("{name}, for cuFile"),
+        };
+        self.add(&name, state, gate.detail.clone(), &gate.fix);
     }
 }
 
@@ -130,9 +139,8 @@ fn devices(report: &mut Report, config: &Config) -> bool {
         report.ok(&device_name(info), device_text(info));
     }
     if let Some(error) = trouble {
-        let fix = "install the NVIDIA driver (nvidia-smi must list the GPU); until then everything \
-                   runs on the host device";
-        report.add("CUDA", State::Missing, error.message(), fix);
+        let then = "`nvidia-smi` must list the GPU; until then all runs on the host device";
+        report.missing("CUDA", &error, then);
     }
     match read_line("/proc/driver/nvidia/version") {
         Some(line) => report.ok("NVIDIA kernel driver", line),
@@ -209,11 +217,7 @@ fn direct(report: &mut Report) {
             version
         }
         Err(error) => {
-            let fix = format!(
-                "optional: install libcufile of the CUDA toolkit, or set {} to its path",
-                cufile::LIBRARY_VARIABLE
-            );
-            report.add("libcufile", State::Missing, error.message(), &fix);
+            report.missing("libcufile", &error, "optional, everything works without it");
             i32::MAX
         }
     };
@@ -276,10 +280,9 @@ fn kernel(report: &mut Report, config: &Config) {
     report.ok("Linux", release);
     match Uring::probe() {
         Ok(()) => report.ok("io_uring", "usable"),
-        Err(error) => report.add(
+        Err(error) => report.missing(
             "io_uring",
-            State::Missing,
-            error.message(),
+            &error,
             "allow it (`sysctl kernel.io_uring_disabled=0`, the container's seccomp profile); \
              until then pread and pwrite are used",
         ),
@@ -288,23 +291,12 @@ fn kernel(report: &mut Report, config: &Config) {
         fs::File::open("/proc/self/exe").map(|file| residency_cachestat(file.as_raw_fd(), 0, 4096));
     match cachestat {
         Ok(Ok(_)) => report.ok("cachestat", "usable"),
-        Ok(Err(error)) => report.add(
+        Ok(Err(error)) => report.missing(
             "cachestat",
-            State::Missing,
-            error.message(),
+            &error,
             "use Linux 6.5 or later; until then the slower mincore is used",
         ),
         Err(error) => report.add("cachestat", State::Note, format!("not tried: {error}"), ""),
-    }
-    if Path::new("/proc/modules").exists() {
-        report.ok("/proc/modules", "there");
-    } else {
-        report.add(
-            "/proc/modules",
-            State::Note,
-            "missing: the kernel is built without modules, and newer libcufile hang on that",
-            "nothing for this library, which does not call cuFile then",
-        );
     }
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     limit(

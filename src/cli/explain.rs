@@ -44,7 +44,7 @@ pub(super) fn to_json(explanation: &Explanation) -> Value {
     })
 }
 
-/// Each way that ranks above the one taken or cannot be used, one or two lines each.
+/// Each way that ranks above the one taken or cannot be used, a line each.
 pub(super) fn why_not(explanation: &Explanation, taken: crate::engine::Path) -> Vec<String> {
     let mut lines = Vec::new();
     for way in &explanation.ways {
@@ -56,10 +56,13 @@ pub(super) fn why_not(explanation: &Explanation, taken: crate::engine::Path) -> 
         } else {
             "not usable"
         };
-        lines.push(format!("{}: {why}: {}", way.path, way.reason));
-        if !way.fix.is_empty() {
-            lines.push(format!("    to do: {}", way.fix));
+        let mut line = format!("{}: {why}: {}", way.path, way.reason);
+        // The reason of a library that is missing says what to do, too.
+        if !way.fix.is_empty() && !way.reason.contains(&way.fix) {
+            line.push_str("; to do: ");
+            line.push_str(&way.fix);
         }
+        lines.push(line);
     }
     lines
 }
@@ -90,10 +93,13 @@ mod tests {
             ],
         };
         let lines = why_not(&explanation, Path::Bounce);
-        assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0], "cufile: not usable: reason of cufile");
-        assert_eq!(lines[1], "    to do: load it");
-        assert_eq!(lines[2], "page-cache: not chosen: reason of page-cache");
+        assert_eq!(
+            lines,
+            [
+                "cufile: not usable: reason of cufile; to do: load it",
+                "page-cache: not chosen: reason of page-cache"
+            ]
+        );
         let value = to_json(&explanation);
         assert_eq!(value["facts"]["size"], "7");
         assert_eq!(value["ways"][0]["usable"], false);
