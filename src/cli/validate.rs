@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::bench::{Bench, Cache, Case, Limit, Pattern, Summary, measure_limit, merge_limits};
+use super::bench::{Bench, Cache, Case, Limit, Pattern, Summary, measure_by_turns};
 use super::output::{Outcome, count_text, gigabytes_per_second, note, say, say_json, size_text};
 use super::scratch::{Scratch, random_bytes};
 use super::{Global, parse_size, usage};
@@ -177,14 +177,7 @@ fn sequential(bench: &Bench<'_>, operation: Operation, cache: Cache) -> Case {
 /// Runs a case and its limits by turns.
 fn run_case(bench: &Bench<'_>, case: &Case, args: &ValidateArgs) -> Outcome<(Summary, Vec<Limit>)> {
     let prepared = bench.prepare(case)?;
-    let mut samples = Vec::new();
-    let mut limits = Vec::new();
-    for _ in 0..args.runs {
-        samples.push(prepared.run()?);
-        merge_limits(&mut limits, measure_limit(bench, case)?);
-    }
-    limits.iter_mut().for_each(Limit::settle);
-    Ok((Summary::of(&samples), limits))
+    Ok(measure_by_turns(bench, &prepared, case, args.runs, true)??)
 }
 
 fn best(limits: &[Limit], of: impl Fn(&Limit) -> f64) -> Option<(f64, String)> {

@@ -22,7 +22,9 @@ const ALIGNMENT: u64 = 4096;
 const SEQUENTIAL_BLOCK: u64 = 1 << 20;
 /// Threads of the plain loop that stand for a deep queue.
 const THREADS_MAX: u64 = 32;
-/// Longest run when no length is given.
+/// Length of a run of fio when none is given.
+const FIO_SECONDS: f64 = 2.0;
+/// Longest run of a plain loop when no length is given.
 const SECONDS_MAX: f64 = 5.0;
 
 /// One measured limit.
@@ -267,7 +269,7 @@ fn fio(path: &Path, size: u64, case: &Case, direct: bool) -> Outcome<Option<Limi
         .arg(format!("--direct={}", u8::from(direct)))
         .arg(format!(
             "--runtime={}",
-            case.seconds.unwrap_or(SECONDS_MAX).ceil()
+            case.seconds.unwrap_or(FIO_SECONDS).ceil()
         ))
         .args([
             "--group_reporting",
@@ -284,7 +286,9 @@ fn fio(path: &Path, size: u64, case: &Case, direct: bool) -> Outcome<Option<Limi
     } else {
         command.arg(format!("--size={size}")).arg("--norandommap");
     }
-    if case.seconds.is_some() {
+    // Short runs of fio are mostly its start. A second pass over a cold file through the page
+    // cache would find it warm.
+    if direct || case.cache == Cache::Warm {
         command.arg("--time_based");
     }
     match case.operation {

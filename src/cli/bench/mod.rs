@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 pub(super) use case::{Cache, Case, Pattern};
-pub(super) use limit::{Limit, measure as measure_limit, merge as merge_limits};
-pub(super) use run::{Bench, Summary};
+pub(super) use limit::Limit;
+pub(super) use run::{Bench, Prepared, Summary};
 
 use super::output::{Failure, Outcome, os_error, say, say_json};
 use super::scratch::Scratch;
@@ -142,7 +142,37 @@ pub(super) fn run(global: &Global, args: &IoArgs) -> Outcome {
     }
 }
 
-/// Runs of ours and of the limits take turns, so that a drifting disk is fair to all.
+/// A summary of our runs and the limits, or why our side could not run.
+pub(super) type Measured = Result<(Summary, Vec<Limit>), Error>;
+
+/// Runs of ours and of the limits take turns, and take turns in who begins, so that a disk that
+/// drifts or pays for what was read before is fair to all.
+pub(super) fn measure_by_turns(
+    bench: &Bench<'_>,
+    prepared: &Prepared<'_>,
+    case: &Case,
+    runs: u32,
+    with_limits: bool,
+) -> Outcome<Measured> {
+    let mut samples = Vec::new();
+    let mut limits = Vec::new();
+    for run in 0..runs {
+        let limits_first = run % 2 == 1;
+        if with_limits && limits_first {
+            limit::merge(&mut limits, limit::measure(bench, case)?);
+        }
+        match prepared.run() {
+            Ok(sample) => samples.push(sample),
+            Err(error) => return Ok(Err(error)),
+        }
+        if with_limits && !limits_first {
+            limit::merge(&mut limits, limit::measure(bench, case)?);
+        }
+    }
+    limits.iter_mut().for_each(Limit::settle);
+    Ok(Ok((Summary::of(&samples), limits)))
+}
+
 fn measure(bench: &Bench<'_>, case: Case, args: &IoArgs) -> Outcome<Row> {
     let mut row = Row {
         case: case.clone(),
@@ -156,21 +186,13 @@ fn measure(bench: &Bench<'_>, case: Case, args: &IoArgs) -> Outcome<Row> {
             return Ok(row);
         }
     };
-    let mut samples = Vec::new();
-    for _ in 0..args.runs {
-        match prepared.run() {
-            Ok(sample) => samples.push(sample),
-            Err(error) => {
-                row.result = Err(error);
-                return Ok(row);
-            }
+    match measure_by_turns(bench, &prepared, &case, args.runs, args.limit)? {
+        Ok((summary, limits)) => {
+            row.result = Ok(summary);
+            row.limits = limits;
         }
-        if args.limit {
-            limit::merge(&mut row.limits, limit::measure(bench, &case)?);
-        }
+        Err(error) => row.result = Err(error),
     }
-    row.limits.iter_mut().for_each(Limit::settle);
-    row.result = Ok(Summary::of(&samples));
     Ok(row)
 }
 
