@@ -39,6 +39,18 @@ struct alignas(16) gds_vector {
 
 namespace {
 
+#ifndef __CUDACC__
+/* The piece in work. The page tables would not notice a vector that sticks out of it. */
+thread_local gds_copy_piece gds_bounds;
+
+GDS_FN void gds_inside(gds_u64 address, gds_u64 start)
+{
+    if (address < start || address + 16 > start + gds_bounds.size) {
+        __builtin_trap();
+    }
+}
+#endif
+
 constexpr unsigned WARP = 32;
 /* Vectors a lane has in flight: 8 * 32 lanes * 16 bytes = 4 KiB a warp. */
 constexpr unsigned LOADS = 8;
@@ -52,6 +64,7 @@ GDS_FN gds_vector gds_load(gds_u64 address)
     const uint4 v = __ldcs(reinterpret_cast<const uint4 *>(address));
     return gds_vector{{v.x, v.y, v.z, v.w}};
 #else
+    gds_inside(address, gds_bounds.source);
     return *reinterpret_cast<const gds_vector *>(address);
 #endif
 }
@@ -61,6 +74,7 @@ GDS_FN void gds_store(gds_u64 address, const gds_vector &v)
 #ifdef __CUDACC__
     *reinterpret_cast<uint4 *>(address) = make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]);
 #else
+    gds_inside(address, gds_bounds.destination);
     *reinterpret_cast<gds_vector *>(address) = v;
 #endif
 }
@@ -249,8 +263,9 @@ extern "C" void gds_copy_pieces_on_host(const gds_copy_piece *pieces, gds_u64 co
     const gds_u64 split = gds_split(warps, count);
     for (gds_u64 warp = 0; warp < warps; warp++) {
         for (gds_u64 unit = warp; unit < count * split; unit += warps) {
+            gds_bounds = pieces[unit / split];
             for (unsigned lane = 0; lane < WARP; lane++) {
-                gds_copy_piece_lane(pieces[unit / split], unit % split, split, lane);
+                gds_copy_piece_lane(gds_bounds, unit % split, split, lane);
             }
         }
     }

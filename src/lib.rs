@@ -9,6 +9,7 @@ pub mod config;
 pub mod device;
 pub mod engine;
 pub mod error;
+pub mod ffi;
 pub mod io;
 pub mod metrics;
 

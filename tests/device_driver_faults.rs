@@ -3,6 +3,12 @@
 //! Each test runs itself again in a child process whose loader finds a libcuda of the test's
 //! making first (`tests/fixtures/fake_libcuda.c`); the driver is examined once a process.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a child tells its parent that it came to the end"
+)]
+
 use std::ffi::{CString, c_void};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

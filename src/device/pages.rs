@@ -104,11 +104,8 @@ mod tests {
         let pointer = map(size, ErrorKind::OutOfHostMemory, "memory", "ask for less").unwrap();
         assert_eq!(pointer as usize % PAGE, 0);
         // SAFETY: the mapping has `size` bytes.
-        assert!(
-            unsafe { std::slice::from_raw_parts(pointer, size) }
-                .iter()
-                .all(|b| *b == 0)
-        );
+        let bytes = unsafe { std::slice::from_raw_parts(pointer, size) };
+        assert!(bytes.iter().all(|b| *b == 0));
         // SAFETY: mapped above with this size.
         unsafe { unmap(pointer, size) };
     }

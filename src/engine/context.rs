@@ -52,6 +52,7 @@ pub(super) struct Shared {
     pub(super) trials: Trials,
     queue: Mutex<Queue>,
     work: Condvar,
+    ready: Condvar,
     stopping: AtomicBool,
     /// Jobs in the queue, to look at without its lock.
     queued: AtomicUsize,
@@ -64,6 +65,10 @@ struct Queue {
     jobs: VecDeque<Arc<Job>>,
     /// Why no transfer thread can go on.
     dead: Option<Error>,
+    /// Threads are to pin their memory before there is work.
+    prepare: bool,
+    /// Threads that have, or never will.
+    prepared: usize,
 }
 
 /// Pieces that a transfer thread has claimed, all of one job and one operation.
@@ -102,6 +107,7 @@ impl Context {
             trials: Trials::default(),
             queue: Mutex::default(),
             work: Condvar::new(),
+            ready: Condvar::new(),
             stopping: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
@@ -246,6 +252,10 @@ impl Inner {
             choice::reserve(&transfer)?;
             entries.push(Entry::new(transfer, size, terms.checksum)?);
         }
+        if options.stream.is_some() {
+            self.start_threads()?;
+            shared.prepare_threads();
+        }
         let gate = options.stream.map(|s| shared.gate(s)).transpose()?;
         let job = Job::new(shared.clone(), entries, terms, gate);
         job.fallbacks.store(fallbacks, Relaxed);
@@ -328,12 +338,11 @@ impl Drop for Inner {
         self.shared.stopping.store(true, Relaxed);
         drop(self.shared.queue.lock());
         self.shared.work.notify_all();
-        let me = std::thread::current().id();
-        for thread in self.threads.lock().drain(..) {
-            // The last owner may be a transfer thread that has just ended the last job.
-            if thread.thread().id() != me {
-                let _ = thread.join();
-            }
+        // The last owner may be a transfer thread that has just ended the last job: it cannot wait
+        // for itself, and the others need nobody to wait for them.
+        let mine = worker::shared_of_this_thread() == Arc::as_ptr(&self.shared) as usize;
+        for thread in self.threads.lock().drain(..).filter(|_| !mine) {
+            let _ = thread.join();
         }
     }
 }
@@ -461,9 +470,13 @@ impl Shared {
         piece.size.next_multiple_of(alignment) + alignment
     }
 
-    /// Sleeps until there may be work. False when the context is closing and nothing is left.
-    pub(super) fn wait_for_work(&self, index: usize) -> bool {
+    /// Sleeps until there may be work, or until a thread that is not `made` yet must be. False
+    /// when the context is closing and nothing is left.
+    pub(super) fn wait_for_work(&self, index: usize, made: bool) -> bool {
         let mut queue = self.queue.lock();
+        if queue.prepare && !made {
+            return true;
+        }
         if queue.jobs.iter().any(|j| self.may_take(j, index)) {
             return true;
         }
@@ -499,8 +512,26 @@ impl Shared {
         self.queued.load(Relaxed) > 0
     }
 
+    /// Takes note that a thread has its memory.
+    pub(super) fn note_prepared(&self) {
+        self.queue.lock().prepared += 1;
+        self.ready.notify_all();
+    }
+
+    /// Waits until every thread has its memory. Once a caller's stream waits for this library,
+    /// the driver may refuse to pin memory or load code before that stream goes on.
+    fn prepare_threads(&self) {
+        let mut queue = self.queue.lock();
+        queue.prepare = true;
+        self.work.notify_all();
+        while queue.prepared < self.config.thread_count() && queue.dead.is_none() {
+            self.ready.wait(&mut queue);
+        }
+    }
+
     /// Takes note that a thread could not start. The last one ends all jobs.
     pub(super) fn lose_thread(&self, error: &Error) {
+        self.note_prepared();
         if self.threads.fetch_sub(1, Relaxed) == 1 {
             self.die(error);
         }
@@ -519,6 +550,7 @@ impl Shared {
         let jobs = {
             let mut queue = self.queue.lock();
             queue.dead.get_or_insert_with(|| error.clone());
+            self.ready.notify_all();
             self.queued.store(0, Relaxed);
             std::mem::take(&mut queue.jobs)
         };

@@ -1,9 +1,9 @@
 //! Moves bytes between files and memory. The only room that sees device and io together.
 //!
-//! A transfer becomes a job of pieces ([`plan`]); each piece takes a path: straight to host
+//! A transfer becomes a job of pieces (`plan`); each piece takes a path: straight to host
 //! memory, through pinned staging with O_DIRECT or out of the page cache, or through cuFile.
-//! Small transfers run in the caller's thread ([`inline`]), all others on transfer threads
-//! ([`worker`]), each with its own queue, stream and pinned slots.
+//! Small transfers run in the caller's thread (`inline`), all others on transfer threads
+//! (`worker`), each with its own queue, stream and pinned slots.
 //!
 //! Invariants: no memory is freed or handed back while the kernel or the device may still touch
 //! it (deadlines and cancels stop what has not started and wait for what has); a piece is

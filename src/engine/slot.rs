@@ -11,8 +11,8 @@ use super::plan::{Entry, Piece};
 use super::staging::Slab;
 use crate::base::crc::crc32c;
 use crate::base::{align_down, align_up};
-use crate::device::{CopyPiece, Device, Event};
-use crate::error::{Error, Result, is_transient_errno};
+use crate::device::{CopyPiece, Device, Event, Stream};
+use crate::error::{Error, ErrorKind, Result, is_transient_errno};
 use crate::io::Operation;
 
 const DESCRIPTOR_BYTES: usize = GROUP_MAX * size_of::<CopyPiece>();
@@ -78,6 +78,84 @@ impl Slots {
         }
         Ok(slots)
     }
+
+    /// Loads the copy kernel by copying one byte of a slot. False where the device has none.
+    pub(super) fn try_kernel(&self, stream: Stream) -> Result<bool> {
+        let Some(slot) = self.list.first() else {
+            return Ok(false);
+        };
+        let (source, destination) = (slot.memory as u64, slot.memory as u64 + 64);
+        // SAFETY: both bytes lie in a slot that nobody uses yet, and the stream is waited for.
+        let launched = unsafe {
+            slot.descriptors.write(CopyPiece {
+                source,
+                destination,
+                size: 1,
+            });
+            self.device.copy_pieces(slot.descriptors, 1, stream)
+        };
+        self.device.stream_synchronize(stream)?;
+        match launched {
+            Err(error) if error.kind() == ErrorKind::NotSupported => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Copies between a slot and device memory, for the pieces in it. Several small pieces go in
+    /// one kernel, which costs the driver less than a copy each.
+    ///
+    /// # Safety
+    /// The slot's memory and the transfers' memory stay valid until the stream has passed; nobody
+    /// else uses the slot.
+    pub(super) unsafe fn copy_parts(
+        &self,
+        slot: usize,
+        job: &Job,
+        stream: Stream,
+        kernel: bool,
+    ) -> Result<()> {
+        const KERNEL_MIN: usize = 4;
+        let slot = &self.list[slot];
+        let staged = slot.parts.iter().filter_map(|part| {
+            let entry = &job.entries[part.piece.entry];
+            let size = part.staged_bytes(entry);
+            (size > 0).then_some((part, entry, size))
+        });
+        let mut count = 0;
+        for (part, entry, size) in staged.clone() {
+            let (host, far) = (part.data as u64, entry.address + part.piece.position);
+            let (source, destination) = match entry.operation {
+                Operation::Read => (host, far),
+                Operation::Write => (far, host),
+            };
+            // SAFETY: a slot has GROUP_MAX descriptors and never more parts.
+            unsafe {
+                slot.descriptors.add(count).write(CopyPiece {
+                    source,
+                    destination,
+                    size,
+                })
+            };
+            count += 1;
+        }
+        if kernel && count >= KERNEL_MIN {
+            // SAFETY: the descriptors were just written; the caller keeps all ranges valid.
+            return unsafe { self.device.copy_pieces(slot.descriptors, count, stream) };
+        }
+        for (part, entry, size) in staged {
+            let (far, size) = (entry.address + part.piece.position, size as usize);
+            // SAFETY: as above.
+            unsafe {
+                match entry.operation {
+                    Operation::Read => self.device.copy_to_device(far, part.data, size, stream)?,
+                    Operation::Write => {
+                        self.device.copy_from_device(part.data, far, size, stream)?
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Slots {
@@ -136,6 +214,18 @@ impl Part {
             return 0;
         }
         (self.piece.size.next_multiple_of(alignment) + alignment) as usize
+    }
+
+    /// Bytes that a copy between the slot and device memory has to move for it.
+    fn staged_bytes(&self, entry: &Entry) -> u64 {
+        if self.in_place || self.way == Way::CuFile || entry.host_memory {
+            return 0;
+        }
+        match (&self.outcome, entry.operation) {
+            (Some(Ok(bytes)), Operation::Read) => *bytes,
+            (None, Operation::Write) => self.piece.size,
+            _ => 0,
+        }
     }
 
     /// Where its place in the slot begins.
@@ -245,63 +335,6 @@ unsafe fn buffered(
     result
 }
 
-/// Copies between slots and device memory, for the pieces of one slot, in one stream.
-///
-/// # Safety
-/// The slot's memory and the transfers' memory stay valid until the stream has passed; nobody
-/// else uses the slot.
-pub(super) unsafe fn copy_parts(
-    device: &Arc<dyn Device>,
-    slot: &Slot,
-    job: &Job,
-    stream: crate::device::Stream,
-) -> Result<()> {
-    const KERNEL_MIN: usize = 4;
-    let staged = slot.parts.iter().filter_map(|part| {
-        let entry = &job.entries[part.piece.entry];
-        let bytes = match (&part.outcome, entry.operation) {
-            (Some(Ok(bytes)), Operation::Read) => *bytes,
-            (None, Operation::Write) => part.piece.size,
-            _ => 0,
-        };
-        let staged = !part.in_place && part.way != Way::CuFile && !entry.host_memory;
-        let moves = bytes > 0 && staged;
-        moves.then_some((part, entry, bytes))
-    });
-    let mut count = 0;
-    for (part, entry, size) in staged.clone() {
-        let (host, far) = (part.data as u64, entry.address + part.piece.position);
-        let (source, destination) = match entry.operation {
-            Operation::Read => (host, far),
-            Operation::Write => (far, host),
-        };
-        // SAFETY: a slot has GROUP_MAX descriptors and never more parts.
-        unsafe {
-            slot.descriptors.add(count).write(CopyPiece {
-                source,
-                destination,
-                size,
-            })
-        };
-        count += 1;
-    }
-    if count >= KERNEL_MIN {
-        // SAFETY: the descriptors were just written; the caller keeps all ranges valid.
-        return unsafe { device.copy_pieces(slot.descriptors, count, stream) };
-    }
-    for (part, entry, bytes) in staged {
-        let (far, size) = (entry.address + part.piece.position, bytes as usize);
-        // SAFETY: as above.
-        unsafe {
-            match entry.operation {
-                Operation::Read => device.copy_to_device(far, part.data, size, stream)?,
-                Operation::Write => device.copy_from_device(part.data, far, size, stream)?,
-            }
-        }
-    }
-    Ok(())
-}
-
 /// What to do after the kernel has answered a direct request.
 pub(super) enum Step {
     /// Ask for the rest.
@@ -388,8 +421,15 @@ impl Part {
     pub(super) fn run_cufile(&mut self, job: &Job) -> Result<u64> {
         let entry = &job.entries[self.piece.entry];
         let handle = entry.file.cufile()?;
-        let base = entry.buffer.address();
-        let base_offset = entry.address - base + self.piece.position;
+        // Device memory is named by its registered base; host memory by its own address, since
+        // cuFile refuses an odd offset from an aligned host base.
+        let address = entry.address + self.piece.position;
+        let base = if entry.host_memory {
+            address
+        } else {
+            entry.buffer.address()
+        };
+        let base_offset = address - base;
         let file_offset = entry.file_offset + self.piece.position;
         let mut done = 0;
         while done < self.piece.size {

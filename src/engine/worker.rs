@@ -5,6 +5,7 @@
 //! the same way without touching the slot's memory. The thread sleeps in the kernel when only
 //! I/O is under way, in the driver when only copies are, and on the work queue otherwise.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,23 +15,36 @@ use std::time::{Duration, Instant};
 use super::choice::{self, Way};
 use super::context::{Run, Shared};
 use super::job::Job;
-use super::slot::{Part, Slot, Slots, Step, copy_parts};
+use super::slot::{Part, Slot, Slots, Step};
 use super::staging::OwnedStream;
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::posix::Posix;
 use crate::io::{Completion, Io, Operation, Queue, Request};
 
+std::thread_local! {
+    static SHARED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Address of what the transfer thread that calls this shares with its context; 0 elsewhere.
+pub(super) fn shared_of_this_thread() -> usize {
+    SHARED.get()
+}
+
 /// Runs a transfer thread until the context closes.
 pub(super) fn run(shared: &Arc<Shared>, index: usize) {
+    SHARED.set(Arc::as_ptr(shared) as usize);
     let body = AssertUnwindSafe(|| {
         let mut worker: Option<Worker> = None;
-        while shared.wait_for_work(index) {
+        while shared.wait_for_work(index, worker.is_some()) {
             // Memory is pinned when there is something to move, not when a context is opened.
             let worker = match &mut worker {
                 Some(worker) => worker,
                 none => match Worker::new(shared, index) {
-                    Ok(made) => none.insert(made),
+                    Ok(made) => {
+                        shared.note_prepared();
+                        none.insert(made)
+                    }
                     Err(error) => return shared.lose_thread(&error),
                 },
             };
@@ -49,6 +63,8 @@ struct Worker {
     // Fields are dropped in this order: the queue waits for the kernel, then the rest may go.
     queue: Box<dyn Queue>,
     stream: OwnedStream,
+    /// Whether the device has the copy kernel.
+    kernel: bool,
     slots: Slots,
     shared: Arc<Shared>,
     device: Arc<dyn Device>,
@@ -87,9 +103,12 @@ impl Worker {
             })?;
         // SAFETY: the slots outlive the queue: see the order of the fields.
         unsafe { queue.register_memory(slots.slab.pointer(), slots.slab.size()) };
+        let stream = OwnedStream::new(&device)?;
+        let kernel = slots.try_kernel(stream.get())?;
         Ok(Self {
             queue,
-            stream: OwnedStream::new(&device)?,
+            stream,
+            kernel,
             free: (0..count).rev().collect(),
             slots,
             shared: shared.clone(),
@@ -226,8 +245,8 @@ impl Worker {
     fn copy(&mut self, slot: usize, job: &Arc<Job>) {
         let stream = self.stream.get();
         // SAFETY: the slot is this thread's until it is retired, and the job holds the memory.
-        let copied = unsafe { copy_parts(&self.device, &self.slots.list[slot], job, stream) }
-            .and_then(|()| {
+        let copied =
+            unsafe { self.slots.copy_parts(slot, job, stream, self.kernel) }.and_then(|()| {
                 self.device
                     .event_record(self.slots.list[slot].event, stream)
             });

@@ -1,6 +1,6 @@
 //! What engine tests share: files with known contents, host contexts, buffers to look into.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::mut_from_ref, clippy::missing_panics_doc)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,11 @@ pub struct Folder(pub PathBuf);
 impl Folder {
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("gds-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "gds-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).expect("a folder can be made");
         Self(path)
@@ -73,11 +77,15 @@ pub fn context_over(config: Config, io: Arc<dyn Io>) -> Context {
 }
 
 pub fn open(context: &Context, path: &Path) -> File {
-    context.open_file(path, OpenMode::read_only()).expect("the file opens")
+    context
+        .open_file(path, OpenMode::read_only())
+        .expect("the file opens")
 }
 
 pub fn open_to_write(context: &Context, path: &Path) -> File {
-    context.open_file(path, OpenMode::create()).expect("the file opens")
+    context
+        .open_file(path, OpenMode::create())
+        .expect("the file opens")
 }
 
 pub fn alloc(context: &Context, size: u64) -> Buffer {
@@ -87,9 +95,7 @@ pub fn alloc(context: &Context, size: u64) -> Buffer {
 /// Memory of a host buffer, to look into.
 pub fn bytes(buffer: &Buffer) -> &mut [u8] {
     // SAFETY: buffers of these tests are host memory, and tests look when nothing is under way.
-    unsafe {
-        std::slice::from_raw_parts_mut(buffer.address() as *mut u8, buffer.size() as usize)
-    }
+    unsafe { std::slice::from_raw_parts_mut(buffer.address() as *mut u8, buffer.size() as usize) }
 }
 
 /// Drops a file from the page cache, so that reads go to the disk.

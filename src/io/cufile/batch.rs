@@ -4,8 +4,11 @@
 //! reused); an unknown opcode runs as a read (so ours is an enum); one bad entry fails the whole
 //! submission and leaves open which others ran (so entries are checked before, and the batch is
 //! never used again); each event is told once, in any order (so they are collected by cookie);
-//! "complete" may be short (so the count is the result); and a submission that finds no free
-//! bounce buffer blocks until somebody collects events (so there is an admission limit).
+//! "complete" may be short (so the count is the result); a submission that finds no free bounce
+//! buffer blocks until somebody collects events (so there is an admission limit); page-aligned
+//! host memory is filled at its base, whatever the offset says (so host memory goes in as one
+//! address); cancelling takes the events of what ran with it; and submitting again before every
+//! event was collected crashes (so only a finished batch goes back to the pool).
 
 use std::ffi::c_void;
 use std::fmt;
@@ -20,15 +23,13 @@ use crate::io::Operation;
 use super::error::{check, transfer};
 use super::handle::{Handle, check_range};
 use super::library::{BatchSymbols, Library};
+use super::slabs::{Slabs, fits, slabs_of};
 use super::sys;
 
 /// Most entries of one batch where the library does not tell.
 const ENTRIES_DEFAULT: usize = 128;
 /// Smallest batch that is set up, entries; larger ones double, so that few sizes are pooled.
 const CAPACITY_MIN: usize = 8;
-/// Bounce buffers of compat mode: largest transfer, bytes, and how many there are. One more in
-/// flight makes cuFileBatchIOSubmit wait for ever when the same thread collects the events.
-const SLABS: [(usize, usize); 3] = [(4 << 10, 128), (1 << 20, 64), (16 << 20, 64)];
 /// Longest single wait inside libcufile: a call that ignores its timeout is seen after this.
 const SLICE: Duration = Duration::from_millis(100);
 /// Pause after an answer that came at once and told nothing.
@@ -45,14 +46,25 @@ pub struct Entry {
     pub base: u64,
     /// Bytes after `base`.
     pub base_offset: u64,
+    /// Whether the memory is host memory, registered or not.
+    pub host: bool,
     /// Bytes.
     pub file_offset: u64,
     /// Bytes, at least 1.
     pub size: usize,
 }
 
-/// How many bounce buffers the transfers in flight may take, by size class.
-type Slabs = [usize; SLABS.len()];
+impl Entry {
+    /// The base and offset for libcufile, whose batches ignore the offset in aligned host memory,
+    /// and which must not be given an address inside registered device memory.
+    fn place(&self, base_offset: i64) -> (*mut c_void, i64) {
+        if self.host {
+            (self.base.wrapping_add(self.base_offset) as *mut c_void, 0)
+        } else {
+            (self.base as *mut c_void, base_offset)
+        }
+    }
+}
 
 /// A batch that libcufile has set up.
 struct Slot {
@@ -87,6 +99,8 @@ unsafe impl Send for SendEvent {}
 struct State {
     idle: Vec<Slot>,
     quarantine: Vec<Running>,
+    /// How many were parked and are not over, those that a thread looks after now included.
+    parked: usize,
     /// Batches whose submission failed: what they still do is unknown, so they stay for ever.
     condemned: Vec<Running>,
     slabs: Slabs,
@@ -106,38 +120,10 @@ impl fmt::Debug for BatchPool {
         f.debug_struct("BatchPool")
             .field("entries_max", &self.entries_max)
             .field("idle", &state.idle.len())
-            .field("quarantined", &state.quarantine.len())
+            .field("quarantined", &state.parked)
             .field("condemned", &state.condemned.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Bounce buffers that one transfer takes: more than one where it is cut.
-fn slabs_of(size: usize) -> Slabs {
-    let mut slabs = [0; SLABS.len()];
-    for (index, (largest, count)) in SLABS.iter().enumerate() {
-        if size <= *largest {
-            slabs[index] = 1;
-            return slabs;
-        }
-        if index + 1 == SLABS.len() {
-            slabs[index] = size.div_ceil(*largest).min(*count);
-        }
-    }
-    slabs
-}
-
-/// Adds `more` unless a class would pass its limit.
-fn fits(taken: &mut Slabs, more: Slabs) -> bool {
-    let mut sum = *taken;
-    for (index, (_, count)) in SLABS.iter().enumerate() {
-        sum[index] += more[index];
-        if sum[index] > *count {
-            return false;
-        }
-    }
-    *taken = sum;
-    true
 }
 
 impl BatchPool {
@@ -182,7 +168,7 @@ impl BatchPool {
     #[must_use]
     pub fn quarantined(&self) -> usize {
         self.reap();
-        self.state.lock().quarantine.len()
+        self.state.lock().parked
     }
 
     /// Starts all entries. Their order of execution is open.
@@ -266,9 +252,10 @@ impl BatchPool {
             let what = format!("entry {index} of a cuFile batch:");
             let (file_offset, base_offset) =
                 check_range(&what, entry.size, entry.file_offset, entry.base_offset)?;
+            let (base, base_offset) = entry.place(base_offset);
             parameters.push(SendParams(sys::IoParams {
                 mode: sys::BATCH_MODE,
-                base: entry.base as *mut c_void,
+                base,
                 file_offset,
                 base_offset,
                 size: entry.size,
@@ -393,32 +380,36 @@ impl BatchPool {
         let parked = std::mem::take(&mut self.state.lock().quarantine);
         for mut running in parked {
             let _came = self.collect(&mut running, 0, Duration::ZERO);
+            if running.left > 0 {
+                self.state.lock().quarantine.push(running);
+                continue;
+            }
             self.retire(running);
+            self.state.lock().parked -= 1;
         }
     }
 
-    /// Makes a finished batch idle, and parks one that is not.
+    /// Makes a finished batch idle. Its handles are deregistered here, outside the lock.
     fn retire(&self, running: Running) {
-        if running.left > 0 {
-            self.state.lock().quarantine.push(running);
-            return;
-        }
         self.leave(running.slabs);
         self.state.lock().idle.push(running.slot);
-        // Handles are deregistered as the entries drop here, outside the lock.
     }
 }
 
-/// What an event says about its entry; `None` while it is not over.
-fn outcome(event: &sys::IoEvent, entry: &Entry) -> Option<Result<usize>> {
+fn describe(entry: &Entry) -> String {
     let verb = match entry.operation {
         Operation::Read => "read",
         Operation::Write => "write",
     };
-    let what = format!(
+    format!(
         "{verb} {} bytes at {} in a cuFile batch",
         entry.size, entry.file_offset
-    );
+    )
+}
+
+/// What an event says about its entry; `None` while it is not over.
+fn outcome(event: &sys::IoEvent, entry: &Entry) -> Option<Result<usize>> {
+    let what = describe(entry);
     // The field is unsigned in C, and negative errors travel in it.
     let count = event.ret as isize;
     let result = match event.status {
@@ -434,7 +425,7 @@ fn outcome(event: &sys::IoEvent, entry: &Entry) -> Option<Result<usize>> {
         )),
         sys::STATUS_TIMEOUT => Err(Error::new(
             ErrorKind::TimedOut,
-            format!("{what}: cuFile's own time limit passed; see batch_io_timeout in cufile.json"),
+            format!("{what}: cuFile gave up; see batch_io_timeout in cufile.json"),
         )),
         sys::STATUS_INVALID => Err(Error::new(
             ErrorKind::CuFile,
@@ -445,9 +436,9 @@ fn outcome(event: &sys::IoEvent, entry: &Entry) -> Option<Result<usize>> {
     Some(result.map_err(|error| error.with_offset(entry.file_offset)))
 }
 
-/// A batch that was submitted. Dropping an unfinished one cancels it and parks it: the pool looks
-/// after it, keeps its files registered, and uses it again when it is over. The memory must stay
-/// valid until then (`BatchPool::quarantined`).
+/// A batch that was submitted. Dropping an unfinished one parks it: the pool looks after it, keeps
+/// its files registered, and uses it again when it is over. The memory must stay valid until then
+/// (`BatchPool::quarantined`).
 #[must_use = "the transfers are not finished"]
 pub struct Batch {
     pool: &'static BatchPool,
@@ -512,56 +503,62 @@ impl Batch {
         Ok(running.left == 0)
     }
 
-    /// Asks cuFile to drop what has not begun. Transfers that ran stay done; collect as before.
+    /// Drops what has not begun, and waits in libcufile for what has. Transfers whose events were
+    /// collected before keep their results; all others end as `Cancelled`, though some of them ran:
+    /// their memory is to be treated as written. Answers whether the batch is over; if not, go on
+    /// with `poll` or `wait`.
     ///
     /// # Errors
-    /// What cuFile answers.
-    pub fn cancel(&mut self) -> Result<()> {
-        let Some(running) = self.running.as_ref().filter(|running| running.left > 0) else {
-            return Ok(());
+    /// What cuFile answers; the batch stays as it was.
+    pub fn cancel(&mut self) -> Result<bool> {
+        let Some(running) = self.running.as_mut().filter(|running| running.left > 0) else {
+            return Ok(true);
         };
         // SAFETY: the batch is set up and not destroyed.
         let status = unsafe { (self.pool.symbols.cancel)(running.slot.raw) };
-        check(status, "cancel a cuFile batch")
+        check(status, "cancel a cuFile batch")?;
+        loop {
+            let start = Instant::now();
+            let came = self.pool.collect(running, 1, SLICE)?;
+            if running.left == 0 {
+                return Ok(true);
+            }
+            if came > 0 {
+                continue;
+            }
+            // An answer of nothing that comes at once says that nothing is outstanding; one that
+            // took its time says that something is.
+            if start.elapsed() > SLICE / 2 {
+                return Ok(false);
+            }
+            for (result, entry) in running.results.iter_mut().zip(&running.entries) {
+                if result.is_none() {
+                    let what = describe(entry);
+                    let error = Error::new(ErrorKind::Cancelled, format!("{what}: cancelled"));
+                    *result = Some(Err(error.with_offset(entry.file_offset)));
+                }
+            }
+            running.left = 0;
+            return Ok(true);
+        }
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let _answer = self.cancel();
+        // Not cancelled: that would wait, and would lose the events that tell when it is over.
         let Some(mut running) = self.running.take() else {
             return;
         };
         if running.left > 0 {
             let _came = self.pool.collect(&mut running, 0, Duration::ZERO);
         }
-        self.pool.retire(running);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_size_takes_buffers_of_its_class() {
-        assert_eq!(slabs_of(1), [1, 0, 0]);
-        assert_eq!(slabs_of(4096), [1, 0, 0]);
-        assert_eq!(slabs_of(4097), [0, 1, 0]);
-        assert_eq!(slabs_of(1 << 20), [0, 1, 0]);
-        assert_eq!(slabs_of((1 << 20) + 1), [0, 0, 1]);
-        assert_eq!(slabs_of((16 << 20) + 1), [0, 0, 2]);
-        assert_eq!(slabs_of(usize::MAX), [0, 0, 64]);
-    }
-
-    #[test]
-    fn the_limit_of_a_class_is_kept_and_a_refusal_takes_nothing() {
-        let mut taken = Slabs::default();
-        for _ in 0..64 {
-            assert!(fits(&mut taken, slabs_of(1 << 20)));
+        if running.left > 0 {
+            let mut state = self.pool.state.lock();
+            state.parked += 1;
+            state.quarantine.push(running);
+            return;
         }
-        assert!(!fits(&mut taken, slabs_of(1 << 20)));
-        assert_eq!(taken, [0, 64, 0]);
-        assert!(fits(&mut taken, slabs_of(4096)));
+        self.pool.retire(running);
     }
 }

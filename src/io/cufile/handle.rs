@@ -160,7 +160,9 @@ impl Handle {
     ///
     /// # Safety
     /// `base + base_offset` is valid for `size` bytes of writes and used by nobody else until the
-    /// call returns. In registered memory `base` is the registered base.
+    /// call returns. In registered device memory `base` is the registered base. Host memory goes
+    /// in as one address with `base_offset` 0: libcufile looks at the base alone when it judges
+    /// the alignment for O_DIRECT, and fails with a meaningless errno.
     pub unsafe fn read(
         &self,
         base: u64,
@@ -186,7 +188,7 @@ impl Handle {
     ///
     /// # Safety
     /// `base + base_offset` is valid for `size` bytes of reads, and nobody writes to it (a CUDA
-    /// stream neither) until the call returns. In registered memory `base` is the registered base.
+    /// stream neither) until the call returns. Bases and offsets are as for [`Handle::read`].
     pub unsafe fn write(
         &self,
         base: u64,
@@ -208,6 +210,9 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // The field `descriptor` closes after this body, so the number is free only then.
+        if self.library.is_forked() {
+            return;
+        }
         // SAFETY: the handle was registered and is given back once.
         unsafe { (self.library.symbols.handle_deregister)(self.raw) };
     }
@@ -260,6 +265,9 @@ impl RegisteredBuffer {
 
 impl Drop for RegisteredBuffer {
     fn drop(&mut self) {
+        if self.library.is_forked() {
+            return;
+        }
         // Nobody is left to tell, and there is nothing to do about it.
         let _answer = self.give_back();
     }

@@ -177,8 +177,7 @@ impl Library {
     /// `CuFileUnavailable` where cuFile would hang or abort (see `gates`), `Forked` in a child of
     /// the process that loaded the library, else what the driver answered; the same each time.
     pub fn open_driver(&self) -> Result<()> {
-        // SAFETY: getpid has no preconditions.
-        if unsafe { libc::getpid() } != self.process {
+        if self.is_forked() {
             return Err(Error::new(
                 ErrorKind::Forked,
                 "cuFile was loaded before this process was forked, and does not survive that; \
@@ -186,6 +185,13 @@ impl Library {
             ));
         }
         self.driver.get_or_init(|| self.first_open()).clone()
+    }
+
+    /// Whether this process was forked from the one that loaded the library: then libcufile must
+    /// not be called, not even to give something back.
+    pub(super) fn is_forked(&self) -> bool {
+        // SAFETY: getpid has no preconditions.
+        unsafe { libc::getpid() != self.process }
     }
 
     fn first_open(&self) -> Result<()> {

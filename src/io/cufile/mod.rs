@@ -14,6 +14,7 @@ pub mod error;
 mod gates;
 mod handle;
 mod library;
+mod slabs;
 mod stream;
 pub mod sys;
 mod tune;

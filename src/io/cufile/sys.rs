@@ -5,7 +5,7 @@
 //! enum, so an unknown one is a value and not undefined behaviour. `tests/cufile_layout.rs`
 //! compares every size, offset and constant with NVIDIA's own header.
 
-use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::mem::{offset_of, size_of};
 
 /// `CUfileOpError`: 0, or 5001 and up. The names are in `error.rs`.
@@ -65,8 +65,15 @@ pub union DescriptorHandle {
     pub handle: *mut c_void,
 }
 
+impl std::fmt::Debug for DescriptorHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Which member is meant is known to the owner of the descriptor only.
+        f.write_str("DescriptorHandle")
+    }
+}
+
 /// `CUfileDescr_t`. Zero all of it first: libcufile follows a `fs_ops` that is not NULL.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Descriptor {
     /// What `handle` holds.
@@ -259,17 +266,6 @@ pub const PARAMETER_PARALLEL_IO: BoolParameter = BoolParameter(4);
 /// PCI peer-to-peer DMA.
 pub const PARAMETER_USE_PCIP2PDMA: BoolParameter = BoolParameter(7);
 
-/// `CUFileStringConfigParameter_t`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct StringParameter(pub i32);
-/// "ERROR", "INFO", ...
-pub const PARAMETER_LOGGING_LEVEL: StringParameter = StringParameter(0);
-/// The log file's path.
-pub const PARAMETER_ENV_LOGFILE_PATH: StringParameter = StringParameter(1);
-/// The log file's folder.
-pub const PARAMETER_LOG_DIR: StringParameter = StringParameter(2);
-
 /// `cuFileHandleRegister`.
 pub type HandleRegisterFn = unsafe extern "C" fn(*mut FileHandle, *mut Descriptor) -> Status;
 /// `cuFileHandleDeregister`.
@@ -329,10 +325,6 @@ pub type SetSizeFn = unsafe extern "C" fn(SizeParameter, usize) -> Status;
 pub type GetBoolFn = unsafe extern "C" fn(BoolParameter, *mut bool) -> Status;
 /// `cuFileSetParameterBool` (1.14).
 pub type SetBoolFn = unsafe extern "C" fn(BoolParameter, bool) -> Status;
-/// `cuFileGetParameterString` (1.14).
-pub type GetStringFn = unsafe extern "C" fn(StringParameter, *mut c_char, c_int) -> Status;
-/// `cuFileSetParameterString` (1.14).
-pub type SetStringFn = unsafe extern "C" fn(StringParameter, *const c_char) -> Status;
 
 const _: () = {
     assert!(size_of::<Status>() == 8 && offset_of!(Status, cu_err) == 4);

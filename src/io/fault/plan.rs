@@ -295,7 +295,7 @@ mod tests {
                     Some(cut) => {
                         let at = offset + cut as u64;
                         assert!(
-                            at % 512 == 0 && offset < at && at < end,
+                            at.is_multiple_of(512) && offset < at && at < end,
                             "{offset}+{size}: {cut}"
                         );
                     }

@@ -1,0 +1,1409 @@
+/*
+ * gds_rs.h - move bytes between storage and GPU memory.
+ *
+ * Works with GPUDirect Storage, without it, and without a GPU: set GDS_DEVICE=host, or
+ * gpu_device to GDS_DEVICE_HOST, and everything below runs on plain memory.
+ *
+ *     #include <gds_rs.h>
+ *     #include <stdio.h>
+ *     #include <stdlib.h>
+ *
+ *     #define GDS_CHECK(call)                                                          \
+ *         do {                                                                         \
+ *             if ((call) != GDS_STATUS_OK) {                                           \
+ *                 fprintf(stderr, "%s\n", gds_last_error_message());                   \
+ *                 exit(1);                                                             \
+ *             }                                                                        \
+ *         } while (0)
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         gds_context_t *context;
+ *         gds_file_t *file;
+ *         gds_buffer_t *buffer;
+ *         uint64_t size, bytes;
+ *
+ *         GDS_CHECK(gds_context_open(NULL, &context));
+ *         GDS_CHECK(gds_file_open(context, argv[argc - 1], GDS_FILE_READ, &file));
+ *         GDS_CHECK(gds_file_size(file, &size));
+ *         GDS_CHECK(gds_buffer_alloc(context, GDS_MEMORY_DEVICE, size, &buffer));
+ *         GDS_CHECK(gds_read(file, 0, buffer, 0, size, &bytes));
+ *         printf("%llu bytes in device memory\n", (unsigned long long)bytes);
+ *         gds_buffer_free(buffer);
+ *         gds_file_close(file);
+ *         gds_context_close(context);
+ *         return 0;
+ *     }
+ *
+ * Conventions (hold for every function unless its comment says otherwise)
+ *
+ *   Status      Functions that can fail return gds_status_t. Out-parameters end in _out,
+ *               come last, and are written only with GDS_STATUS_OK. Why a call failed is
+ *               told by gds_last_error_message(), for each thread. "@return" lists what a
+ *               function answers; GDS_STATUS_PANIC and GDS_STATUS_INTERNAL, faults of the
+ *               library, and GDS_STATUS_POISONED can come from all that take a handle.
+ *   Ownership   What *_open, *_from_fd, *_alloc, *_wrap, *_register, *_start, *_async and
+ *               *_submit hand out is given back once, to the matching *_close, *_free,
+ *               *_unregister or *_destroy. Those accept NULL and do nothing with a handle
+ *               that was given back before. A child keeps its parent: the order does not
+ *               matter.
+ *   Handles     A NULL, closed, foreign or mistyped handle is answered, not followed, with
+ *               GDS_STATUS_INVALID_ARGUMENT (NULL) or GDS_STATUS_INVALID_HANDLE. A handle
+ *               that was closed a few hundred closes ago may name a newer object.
+ *   Threads     const gds_x_t * may be used from many threads at once. gds_x_t * needs the
+ *               caller to keep other threads off that object during the call.
+ *   Pointers    NULL, where the comment does not allow it, and misaligned pointers answer
+ *               GDS_STATUS_INVALID_ARGUMENT.
+ *   Units       Offsets and sizes are bytes unless the name says otherwise (_ms, _ns, _us).
+ *               An offset plus a size up to 2^63 - 1 can be addressed;
+ *               GDS_STATUS_OUT_OF_RANGE answers more.
+ *   Strings     UTF-8, except paths, which are any bytes. Input is NUL-terminated.
+ *   Structs     Begin with struct_size where they may grow: start from the GDS_x_INIT of
+ *               the struct, or zero it and set struct_size to its sizeof. A program built
+ *               with an older header gets the part that it knows, a newer one is served if
+ *               the fields this library does not know are zero. Reserved fields are zero.
+ *   Enums       Are int32_t in structs and arguments. New values may be added at the end.
+ *   Memory      Host and device memory, the caller's or the library's, are all
+ *               gds_buffer_t. Every transfer takes every kind: device, pinned, managed,
+ *               pageable.
+ *   Streams     Blocking transfers are complete for every CUDA stream when they return, and
+ *               are not ordered after work queued before. gds_read_async(),
+ *               gds_write_async() and use_stream in gds_options_t order a transfer within a
+ *               stream.
+ *   CUDA        The library uses the device's primary context, as the CUDA runtime does,
+ *               and leaves the thread's current context as it found it. libcuda and
+ *               libcufile are loaded at run time; nothing needs them to link or start.
+ *   Callbacks   Must not throw or longjmp. The comment names the thread.
+ *   fork        Not after the first gds_context_open(): calls that take a handle answer
+ *               GDS_STATUS_FORKED in the child, and closing there does nothing.
+ *   exec        Every descriptor of the library is close-on-exec.
+ *
+ * Generated from src/ffi by `GDS_BLESS=1 cargo test --test header`. What will not
+ * change between versions is said in docs/abi.md.
+ */
+
+#ifndef GDS_RS_H
+#define GDS_RS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** Version of this header. gds_version() is that of the library. */
+#define GDS_RS_VERSION_MAJOR 0
+#define GDS_RS_VERSION_MINOR 1
+#define GDS_RS_VERSION_PATCH 0
+/** major * 10000 + minor * 100 + patch, for gds_check_abi(). */
+#define GDS_RS_VERSION_NUMBER 100
+/** The file to dlopen: the library that fits this header. */
+#define GDS_RS_SONAME "libgds_rs.so.0.1"
+
+#if defined(__GNUC__)
+#define GDS_API __attribute__((visibility("default")))
+#else
+#define GDS_API
+#endif
+
+#if (defined(__cplusplus) && __cplusplus >= 201703L) ||                                    \
+    (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
+#define GDS_NODISCARD [[nodiscard]]
+#elif defined(__GNUC__)
+#define GDS_NODISCARD __attribute__((warn_unused_result))
+#else
+#define GDS_NODISCARD
+#endif
+
+/* Enums are int32_t for every compiler: by their type in C++ and C23, else by typedef. */
+#if defined(__cplusplus)
+#define GDS_ENUM(name) enum name : int32_t
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L
+#define GDS_ENUM(name) typedef enum name : int32_t name; enum name : int32_t
+#else
+#define GDS_ENUM(name) typedef int32_t name; enum name
+#endif
+
+#ifdef __cplusplus
+#define GDS_NOEXCEPT noexcept
+extern "C" {
+#else
+#define GDS_NOEXCEPT
+#endif
+
+/* ==== Status ========================================================================== */
+
+/**
+ * What a call came to. Values are pinned: new ones are appended, none is reused.
+ *
+ * 1-19 the caller, 20-39 the operating system, 40-59 CUDA and cuFile, 60-79 stored data,
+ * 80-98 state, 99 a fault of this library. Treat a number that you do not know as an error.
+ */
+GDS_ENUM(gds_status_t) {
+    /** Done. */
+    GDS_STATUS_OK = 0,
+    /**
+     * An argument is NULL, misaligned, unknown or contradicts another; nothing was done.
+     */
+    GDS_STATUS_INVALID_ARGUMENT = 1,
+    /** A handle was closed, is of another type, or never came from this library. */
+    GDS_STATUS_INVALID_HANDLE = 2,
+    /** A configuration field breaks its rule; the message names it. */
+    GDS_STATUS_INVALID_CONFIG = 3,
+    /** An offset plus a size passes the end of a buffer or of what can be addressed. */
+    GDS_STATUS_OUT_OF_RANGE = 4,
+    /** The caller's buffer for an answer is too small. */
+    GDS_STATUS_BUFFER_TOO_SMALL = 5,
+    /** struct_size is not one this library knows, or an unknown tail is not zero. */
+    GDS_STATUS_STRUCT_SIZE = 6,
+    /** The header that the program was built with does not fit this library. */
+    GDS_STATUS_ABI_MISMATCH = 7,
+    /** The operating system failed an operation; see os_error. */
+    GDS_STATUS_IO = 20,
+    /** No such file. */
+    GDS_STATUS_NOT_FOUND = 21,
+    /** The operating system forbids it. */
+    GDS_STATUS_PERMISSION_DENIED = 22,
+    /** Not a regular file or block device. */
+    GDS_STATUS_UNSUPPORTED_FILE = 23,
+    /** The disk or quota is full. */
+    GDS_STATUS_NO_SPACE = 24,
+    /** Host memory, or what may be locked of it, is used up. */
+    GDS_STATUS_OUT_OF_HOST_MEMORY = 25,
+    /** The file became shorter while it was read. */
+    GDS_STATUS_FILE_CHANGED = 26,
+    /** The file was opened without the right to do this. */
+    GDS_STATUS_READ_ONLY = 27,
+    /** A CUDA call failed; see cuda_error. */
+    GDS_STATUS_CUDA = 40,
+    /** No CUDA device, or not the one that was asked for. */
+    GDS_STATUS_NO_DEVICE = 41,
+    /** libcuda is not there. */
+    GDS_STATUS_DRIVER_MISSING = 42,
+    /** libcuda is older than what this library needs. */
+    GDS_STATUS_DRIVER_TOO_OLD = 43,
+    /** The driver did not answer within probe_timeout_ms. */
+    GDS_STATUS_DRIVER_TIMEOUT = 44,
+    /** Device memory is used up. */
+    GDS_STATUS_OUT_OF_DEVICE_MEMORY = 45,
+    /** A pointer is not memory that this call can use. */
+    GDS_STATUS_INVALID_POINTER = 46,
+    /** A cuFile call failed; see cufile_error. */
+    GDS_STATUS_CUFILE = 50,
+    /** cuFile cannot be used here; the message says why. */
+    GDS_STATUS_CUFILE_UNAVAILABLE = 51,
+    /** Stored bytes are not what was written. */
+    GDS_STATUS_CORRUPTED = 60,
+    /** The deadline of the operation passed. */
+    GDS_STATUS_TIMED_OUT = 80,
+    /** The caller cancelled it. */
+    GDS_STATUS_CANCELLED = 81,
+    /** It has not finished yet. */
+    GDS_STATUS_PENDING = 82,
+    /** The process forked after a context was opened; the child must exec. */
+    GDS_STATUS_FORKED = 83,
+    /** An earlier failure left this object unusable; close it. */
+    GDS_STATUS_POISONED = 84,
+    /** The path that was demanded cannot be used, and falling back was forbidden. */
+    GDS_STATUS_FALLBACK_FORBIDDEN = 85,
+    /** This build, device or file cannot do that. */
+    GDS_STATUS_NOT_SUPPORTED = 86,
+    /** A fault inside the library. */
+    GDS_STATUS_INTERNAL = 98,
+    /**
+     * The library panicked; the objects of the call answer GDS_STATUS_POISONED from here
+     * on.
+     */
+    GDS_STATUS_PANIC = 99,
+};
+
+/**
+ * A few words for a status, in English and without the details of a particular failure.
+ *
+ * Never NULL: a number that is no status answers "unknown status". The text is static.
+ * Any thread, at any time.
+ */
+GDS_API const char *gds_status_string(int32_t status) GDS_NOEXCEPT;
+
+/* ==== Version ========================================================================= */
+
+/**
+ * The version of the library that runs: major * 10000 + minor * 100 + patch.
+ *
+ * GDS_RS_VERSION_NUMBER is the same number of the header. Any thread, at any time.
+ */
+GDS_API uint32_t gds_version(void) GDS_NOEXCEPT;
+
+/** The version of the library that runs as a text, "0.1.0". Never NULL; static. */
+GDS_API const char *gds_version_string(void) GDS_NOEXCEPT;
+
+/**
+ * Check that a program built with the header of `header_version` may use this library.
+ *
+ * Programs that dlopen the library call this first; linked programs are held to it by the
+ * soname. Before 1.0 major and minor must be equal, from 1.0 on the major; and the library
+ * must not be older than the header.
+ *
+ * @param header_version  GDS_RS_VERSION_NUMBER.
+ * @return GDS_STATUS_ABI_MISMATCH: it may not; the message names both versions.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_check_abi(uint32_t header_version) GDS_NOEXCEPT;
+
+/* ==== Errors and log ================================================================== */
+
+/** How much a log message matters. */
+GDS_ENUM(gds_log_level_t) {
+    /** The library is at fault, or an object became unusable. */
+    GDS_LOG_LEVEL_ERROR = 1,
+    /** Something works worse than it could, and the message says what to do. */
+    GDS_LOG_LEVEL_WARN = 2,
+    /** What was chosen: device, kernel interface. */
+    GDS_LOG_LEVEL_INFO = 3,
+    /** Every call that failed. */
+    GDS_LOG_LEVEL_DEBUG = 4,
+};
+
+/** What a failure had to say, in numbers for programs and a line for people. */
+typedef struct gds_error_info_t {
+    /** Bytes of this struct that were filled. Set by the library. */
+    uint32_t struct_size;
+    /** A gds_status_t. */
+    int32_t status;
+    /** errno, or 0. */
+    int32_t os_error;
+    /** CUresult, or 0. */
+    int32_t cuda_error;
+    /** CUfileOpError, or 0. */
+    int32_t cufile_error;
+    /** 1 when file_offset is known, else 0. */
+    uint32_t has_file_offset;
+    /** Where in the file, bytes. */
+    uint64_t file_offset;
+    /** The file, or NULL. Lives as long as the message. */
+    const char *path;
+    /** What was asked, what happened and what to do. Never NULL. */
+    const char *message;
+} gds_error_info_t;
+
+/**
+ * Receives log messages. `level` is a gds_log_level_t; `message` is valid during the call.
+ *
+ * Runs on the thread that has something to say, which may be a thread of the library, and
+ * on several threads at once. Must not throw, longjmp or block for long. Messages that its
+ * own gds_* calls would cause are dropped.
+ */
+typedef void (*gds_log_fn)(int32_t level, const char *message, void *user_data);
+
+/**
+ * Gives `user_data` back. Called exactly once, when the library will not use it any more.
+ */
+typedef void (*gds_release_fn)(void *user_data);
+
+/**
+ * What the last failed call on this thread had to say, in one line.
+ *
+ * Never NULL; "" if no call has failed. A success does not clear it. The text is valid
+ * until the next failing gds_* call on this thread. Failures of tickets are read with
+ * gds_ticket_error().
+ */
+GDS_API const char *gds_last_error_message(void) GDS_NOEXCEPT;
+
+/**
+ * Everything that the last failed call on this thread had to say.
+ *
+ * With no failure so far the status in it is GDS_STATUS_OK. The strings are valid until the
+ * next failing gds_* call on this thread. This call itself never becomes the last error.
+ *
+ * @param info_out  filled as far as `size` goes.
+ * @param size      sizeof(gds_error_info_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: info_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_last_error(gds_error_info_t *info_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Send log messages to a callback, in place of the one before. The library never prints.
+ *
+ * The callback of before gets its `release` once no thread is inside it, which may be
+ * before or after this call returns. Any thread, at any time; one callback for the process.
+ *
+ * @param callback   NULL to log nothing; then user_data and release must be NULL as well.
+ * @param user_data  handed to every call.
+ * @param release    called exactly once with user_data when it is not needed any more, on
+ *                   the thread that is the last to use it. May be NULL.
+ * @return GDS_STATUS_INVALID_ARGUMENT: data or release without a callback (release is not
+ *         called); GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_set_log_callback(gds_log_fn callback, void *user_data,
+                                  gds_release_fn release) GDS_NOEXCEPT;
+
+/* ==== Configuration =================================================================== */
+
+/** The device that is plain host memory: the whole interface without a GPU. */
+#define GDS_DEVICE_HOST -1
+
+/** CUDA device 0 when it works, else the host. */
+#define GDS_DEVICE_AUTO -2
+
+/** A starting point for tuning, for gds_config_profile(). */
+GDS_ENUM(gds_profile_t) {
+    /** In between; what gds_config_init() and GDS_CONFIG_INIT give. */
+    GDS_PROFILE_BALANCED = 0,
+    /** Smallest buffers and queues: the first byte soon. */
+    GDS_PROFILE_LOW_LATENCY = 1,
+    /** Largest buffers and queues: the most bytes a second. */
+    GDS_PROFILE_HIGH_THROUGHPUT = 2,
+};
+
+/** Which way bytes may take. */
+GDS_ENUM(gds_path_policy_t) {
+    /** In options: as the context says. In a configuration: GDS_PATH_POLICY_AUTO. */
+    GDS_PATH_POLICY_DEFAULT = 0,
+    /** The library chooses what is fastest, and falls back where a path refuses. */
+    GDS_PATH_POLICY_AUTO = 1,
+    /** cuFile for every transfer between a file and device memory. */
+    GDS_PATH_POLICY_CUFILE = 2,
+    /** O_DIRECT; the page cache stays as it is. */
+    GDS_PATH_POLICY_DIRECT = 3,
+    /** Through the page cache. */
+    GDS_PATH_POLICY_BUFFERED = 4,
+};
+
+/**
+ * How a context is set up. Start from GDS_CONFIG_INIT or gds_config_init() and change what
+ * you need. Where a field says "0 picks", 0 stands for that value.
+ */
+typedef struct gds_config_t {
+    /** sizeof(gds_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /** CUDA device ordinal, GDS_DEVICE_HOST or GDS_DEVICE_AUTO. */
+    int32_t gpu_device;
+    /**
+     * Pinned staging memory of each transfer thread, bytes: a power of two, 64 KiB to
+     * 1 GiB. 0 picks 16 MiB.
+     */
+    uint64_t buffer_size;
+    /** Least alignment of direct I/O, bytes: a power of two, 512 to 2 MiB. 0 picks 4096. */
+    uint64_t alignment;
+    /**
+     * How far ahead a prefetcher reads, bytes: a multiple of buffer_size, at most 1 TiB.
+     */
+    uint64_t prefetch_distance;
+    /**
+     * How long a waiting thread looks before it sleeps, microseconds, at most 1,000,000.
+     */
+    uint64_t poll_interval_us;
+    /** Chunks read ahead at once by a prefetcher, 1 to 1024. 0 picks 8. */
+    uint32_t prefetch_slots;
+    /** Operations in flight on each transfer thread's queue, 1 to 4096. 0 picks 32. */
+    uint32_t max_outstanding_io;
+    /**
+     * Operations in one submission to the kernel, 1 to max_outstanding_io. 0 picks 16, or
+     * max_outstanding_io where that is less.
+     */
+    uint32_t max_batch_size;
+    /** Transfer threads, at most 128. 0 picks the number of processors, at most 16. */
+    uint32_t io_threads;
+    /** Further tries after a transient error, at most 16. */
+    uint32_t max_retries;
+    /**
+     * Pause before the first retry, milliseconds, doubled for each further one; at most
+     * 10,000.
+     */
+    uint32_t backoff_ms;
+    /**
+     * How long the CUDA driver may take to answer at open, milliseconds, 1 to 600,000.
+     * 0 picks 20,000.
+     */
+    uint32_t probe_timeout_ms;
+    /** Which way bytes may take, a gds_path_policy_t. */
+    int32_t path;
+    /**
+     * 1: a thread reads the next piece while the last one is copied to the device. 0: not.
+     */
+    uint32_t double_buffering;
+    /** 1: operations are handed to the kernel together. 0: one by one. */
+    uint32_t batch_mode;
+    /** 1: a transfer that its path refuses may go another way. 0: it fails. */
+    uint32_t mmap_fallback;
+    /** 1: every transfer computes a CRC32C of what moved. 0: not. */
+    uint32_t checksum;
+} gds_config_t;
+
+/**
+ * Fill a configuration with the balanced profile, as GDS_CONFIG_INIT does.
+ *
+ * For programs that do not use the header's macros. Touches no device and no file. The
+ * environment is not looked at, see gds_config_environment(). Any thread.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Fill a configuration with a tuning profile; every field but struct_size is replaced.
+ *
+ * @param profile     a gds_profile_t.
+ * @param config_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT: unknown profile, or config_out is NULL or
+ *         misaligned; GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_config_profile(int32_t profile, gds_config_t *config_out) GDS_NOEXCEPT;
+
+/**
+ * Lay the environment's GDS_* variables over a configuration.
+ *
+ * GDS_PROFILE first replaces every field but gpu_device, then each variable its own field.
+ * A context opened without a configuration does this by itself. Not to be called while
+ * another thread changes the environment.
+ *
+ * @param config  as gds_config_init() left it, or changed; left alone on failure.
+ * @return GDS_STATUS_INVALID_CONFIG: a variable cannot be read, the message names it;
+ *         GDS_STATUS_INVALID_ARGUMENT: NULL or misaligned; GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_config_environment(gds_config_t *config) GDS_NOEXCEPT;
+
+/**
+ * Check every field of a configuration, as gds_context_open() will.
+ *
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the first field that breaks its
+ *         rule, its value and the rule; GDS_STATUS_INVALID_ARGUMENT: NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_config_validate(const gds_config_t *config) GDS_NOEXCEPT;
+
+/** The balanced profile, as gds_config_init() gives it. */
+#define GDS_CONFIG_INIT                                                                    \
+    { sizeof(gds_config_t), GDS_DEVICE_AUTO, 16777216, 4096, 67108864, 10, 8, 32, 16, 0, 3,\
+      10, 20000, GDS_PATH_POLICY_AUTO, 1, 1, 1, 0 }
+
+/* ==== Device ========================================================================== */
+
+/** What is known of a device. Start from GDS_DEVICE_INFO_INIT. */
+typedef struct gds_device_info_t {
+    /** sizeof(gds_device_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** CUDA ordinal, or GDS_DEVICE_HOST. */
+    int32_t ordinal;
+    /** Device memory, bytes. For the host: physical memory. */
+    uint64_t memory_bytes;
+    /** Highest CUDA version that the driver serves (12080 is 12.8); 0 on the host. */
+    int32_t driver_version;
+    /** Compute capability, major * 10 + minor; 0 on the host. */
+    int32_t compute_capability;
+    /** 1 when read-only file mappings can be registered for DMA. */
+    uint32_t register_read_only;
+    /** 1 when streams can wait on a word of memory. */
+    uint32_t stream_memory_operations;
+    /** Its name ("NVIDIA H200", "host"), cut to fit and NUL-terminated. */
+    char name[128];
+} gds_device_info_t;
+
+/**
+ * Count the CUDA devices that work here. 0 without a driver or a GPU, which is no failure.
+ *
+ * Ordinals 0 to the count less one go to gds_device_info() and gpu_device. The first call
+ * loads the CUDA driver and waits for it, for probe_timeout_ms at most
+ * (GDS_PROBE_TIMEOUT_MS sets it, 20 seconds otherwise). Makes no CUDA context. Any thread.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT: count_out is NULL or misaligned;
+ *         GDS_STATUS_INVALID_CONFIG: a GDS_* variable cannot be read.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_device_count(uint32_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a device is.
+ *
+ * @param ordinal   CUDA ordinal, or GDS_DEVICE_HOST.
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_NO_DEVICE: there is no such device; GDS_STATUS_DRIVER_MISSING,
+ *         GDS_STATUS_DRIVER_TOO_OLD, GDS_STATUS_DRIVER_TIMEOUT, GDS_STATUS_CUDA: why CUDA
+ *         does not work; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_device_info(int32_t ordinal, gds_device_info_t *info_out) GDS_NOEXCEPT;
+
+#define GDS_DEVICE_INFO_INIT { sizeof(gds_device_info_t), 0, 0, 0, 0, 0, 0, { 0 } }
+
+/* ==== Context ========================================================================= */
+
+/**
+ * One device with its transfer threads and staging memory. May be used from many threads at
+ * once. Made by gds_context_open(), given back to gds_context_close().
+ */
+typedef struct gds_context_t gds_context_t;
+
+/** Counters of one direction since the context was opened. */
+typedef struct gds_direction_metrics_t {
+    /** Bytes moved. */
+    uint64_t bytes;
+    /** Operations that ended well. */
+    uint64_t operations;
+    /** Operations that failed. */
+    uint64_t errors;
+    /** Mean latency of the operations that ended well, nanoseconds. */
+    uint64_t latency_mean_ns;
+    /** Median latency, nanoseconds; a percentile may be one sixteenth too high. */
+    uint64_t latency_p50_ns;
+    /** 99th percentile, nanoseconds. */
+    uint64_t latency_p99_ns;
+    /** 99.9th percentile, nanoseconds. */
+    uint64_t latency_p999_ns;
+    /** The longest, nanoseconds. */
+    uint64_t latency_max_ns;
+} gds_direction_metrics_t;
+
+/** All counters of a context. Start from GDS_METRICS_INIT. */
+typedef struct gds_metrics_t {
+    /** sizeof(gds_metrics_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Since the context was opened, nanoseconds. */
+    uint64_t elapsed_ns;
+    /** Times work waited for a staging slot. */
+    uint64_t buffer_waits;
+    /** Staging slots in use at this moment. */
+    uint64_t active_buffers;
+    /** Retries after transient errors. */
+    uint64_t retries;
+    /** Pieces that went another way after their path refused. */
+    uint64_t fallbacks;
+    /** File to memory. */
+    gds_direction_metrics_t read;
+    /** Memory to file. */
+    gds_direction_metrics_t write;
+    /** Bytes by the path they took, indexed by gds_path_t; the rest is zero. */
+    uint64_t path_bytes[16];
+} gds_metrics_t;
+
+/** Measured figures beside the targets of the library. Start from GDS_PERFORMANCE_INIT. */
+typedef struct gds_performance_t {
+    /** sizeof(gds_performance_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** 1 when read_bytes_per_second reaches its target. */
+    uint32_t read_target_met;
+    /** 1 when write_bytes_per_second reaches its target. */
+    uint32_t write_target_met;
+    /** 1 when there were reads and read_latency_us is within its target. */
+    uint32_t latency_target_met;
+    /** Bytes read a second, over the life of the context. */
+    double read_bytes_per_second;
+    /** Bytes written a second, over the life of the context. */
+    double write_bytes_per_second;
+    /** Mean read latency, microseconds. */
+    double read_latency_us;
+    /** The target for reads, bytes a second. */
+    double read_target_bytes_per_second;
+    /** The target for writes, bytes a second. */
+    double write_target_bytes_per_second;
+    /** The target for the read latency, microseconds. */
+    double read_latency_target_us;
+} gds_performance_t;
+
+/**
+ * Open a context: choose the device and ready what transfers need.
+ *
+ * With CUDA this retains the device's primary context, the one that the CUDA runtime uses,
+ * and leaves the caller's current context as it is. It loads libcuda at run time and waits
+ * for the driver for probe_timeout_ms at most. A process may open several contexts. Any
+ * thread.
+ *
+ * @param config       NULL: the balanced profile with the environment's GDS_* variables.
+ *                     Otherwise taken as it is; see gds_config_environment().
+ * @param context_out  give it to gds_context_close() once.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field or variable;
+ *         GDS_STATUS_NO_DEVICE, GDS_STATUS_DRIVER_MISSING, GDS_STATUS_DRIVER_TOO_OLD,
+ *         GDS_STATUS_DRIVER_TIMEOUT, GDS_STATUS_CUDA: that device cannot be used;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_context_open(const gds_config_t *config,
+                              gds_context_t **context_out) GDS_NOEXCEPT;
+
+/**
+ * Close a context. NULL and closed handles are fine.
+ *
+ * What was made in it stays usable: files, buffers and tickets hold what they need, and the
+ * last of them ends the transfer threads and waits for them.
+ */
+GDS_API void gds_context_close(gds_context_t *context) GDS_NOEXCEPT;
+
+/**
+ * Tell which device a context uses.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_context_device(const gds_context_t *context,
+                                gds_device_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Read the counters of a context. They never stop the transfers.
+ *
+ * The numbers are each right by themselves, but not all of one instant.
+ *
+ * @param metrics_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_context_metrics(const gds_context_t *context,
+                                 gds_metrics_t *metrics_out) GDS_NOEXCEPT;
+
+/**
+ * Compare what a context measured since it was opened with the targets of the library.
+ *
+ * @param performance_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_context_performance(const gds_context_t *context,
+                                     gds_performance_t *performance_out) GDS_NOEXCEPT;
+
+#define GDS_METRICS_INIT                                                                   \
+    { sizeof(gds_metrics_t), 0, 0, 0, 0, 0, 0, { 0, 0, 0, 0, 0, 0, 0, 0 },                 \
+      { 0, 0, 0, 0, 0, 0, 0, 0 }, { 0 } }
+#define GDS_PERFORMANCE_INIT { sizeof(gds_performance_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== File ============================================================================ */
+
+/** Open for reading. */
+#define GDS_FILE_READ 1
+
+/** Open for writing. */
+#define GDS_FILE_WRITE 2
+
+/** Create the file if it is missing (mode 0666 less the umask). Needs GDS_FILE_WRITE. */
+#define GDS_FILE_CREATE 4
+
+/** Cut the file to zero bytes. Needs GDS_FILE_WRITE. */
+#define GDS_FILE_TRUNCATE 8
+
+/** Fail if the file exists. Needs GDS_FILE_CREATE. */
+#define GDS_FILE_EXCLUSIVE 16
+
+/** What an open file is. */
+GDS_ENUM(gds_file_kind_t) {
+    /** A regular file. */
+    GDS_FILE_KIND_REGULAR = 1,
+    /** A block device. */
+    GDS_FILE_KIND_BLOCK_DEVICE = 2,
+};
+
+/**
+ * An open file. May be used from many threads at once. Made by gds_file_open() or
+ * gds_file_from_fd(), given back to gds_file_close().
+ */
+typedef struct gds_file_t gds_file_t;
+
+/** What is known of an open file. Start from GDS_FILE_INFO_INIT. */
+typedef struct gds_file_info_t {
+    /** sizeof(gds_file_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** A gds_file_kind_t. */
+    int32_t kind;
+    /** GDS_FILE_READ and GDS_FILE_WRITE as it was opened. */
+    uint32_t flags;
+    /** 1 when the size means something; 0 for files made up as they are read (/proc). */
+    uint32_t sized;
+    /** Bytes in the file now. */
+    uint64_t size;
+    /**
+     * What direct I/O wants offsets and sizes to be a multiple of, bytes; 0 when the file
+     * has no direct I/O. Other offsets and sizes work as well, at the cost of a copy.
+     */
+    uint32_t direct_offset_alignment;
+    /** What direct I/O wants addresses to be a multiple of, bytes; 0 as above. */
+    uint32_t direct_memory_alignment;
+    /** Block size of the file system, bytes. */
+    uint32_t block_size;
+    /** Major number of the device that holds the file. */
+    uint32_t device_major;
+    /** Minor number of the device that holds the file. */
+    uint32_t device_minor;
+    /** Zero. */
+    uint32_t reserved;
+    /** "ext4", "xfs", "tmpfs", ..., NUL-terminated. */
+    char file_system[32];
+    /** Why there is no direct I/O, cut to fit and NUL-terminated; "" when there is. */
+    char direct_reason[256];
+} gds_file_info_t;
+
+/**
+ * Open a regular file or block device.
+ *
+ * Never blocks on a FIFO. Direct I/O is used where the file system has it, and done without
+ * where it has not; gds_explain() tells. Any thread.
+ *
+ * @param path      NUL-terminated, any bytes.
+ * @param flags     GDS_FILE_READ, GDS_FILE_WRITE or both, and GDS_FILE_CREATE,
+ *                  GDS_FILE_TRUNCATE, GDS_FILE_EXCLUSIVE.
+ * @param file_out  give it to gds_file_close() once. Keeps the context.
+ * @return GDS_STATUS_NOT_FOUND; GDS_STATUS_PERMISSION_DENIED; GDS_STATUS_READ_ONLY: the
+ *         file system is; GDS_STATUS_UNSUPPORTED_FILE: a directory, FIFO, socket or
+ *         character device; GDS_STATUS_NO_SPACE; GDS_STATUS_IO: os_error tells;
+ *         GDS_STATUS_INVALID_ARGUMENT: NULL, an empty path, unknown or contradicting flags;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_file_open(const gds_context_t *context, const char *path, uint32_t flags,
+                           gds_file_t **file_out) GDS_NOEXCEPT;
+
+/**
+ * Use a file that the caller has opened. The descriptor stays the caller's and may be
+ * closed.
+ *
+ * The file is opened again with the same access, so the position and the flags of the
+ * descriptor (O_APPEND, O_DIRECT, O_NONBLOCK) do not matter; where that is forbidden, the
+ * descriptor is duplicated. As ever with POSIX record locks, those that the process holds
+ * on the file are lost at gds_file_close().
+ *
+ * @param file_out  give it to gds_file_close() once. Keeps the context.
+ * @return GDS_STATUS_INVALID_ARGUMENT: not an open descriptor, or NULL;
+ *         GDS_STATUS_UNSUPPORTED_FILE: not a regular file or block device; GDS_STATUS_IO;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_file_from_fd(const gds_context_t *context, int fd,
+                              gds_file_t **file_out) GDS_NOEXCEPT;
+
+/**
+ * Close a file. NULL and closed handles are fine.
+ *
+ * Tickets that use it keep it open until they are done. Says nothing of lost writes: call
+ * gds_file_sync() before where that matters.
+ */
+GDS_API void gds_file_close(gds_file_t *file) GDS_NOEXCEPT;
+
+/**
+ * Tell how many bytes a file has now.
+ *
+ * @return GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_file_size(const gds_file_t *file, uint64_t *size_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a file is and what direct I/O on it wants.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_file_info(const gds_file_t *file, gds_file_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Make what was written to a file durable, and wait for it.
+ *
+ * Covers writes that were complete before the call, of every path. After a failure the file
+ * answers GDS_STATUS_POISONED: what reached the disk is unknown, and asking again would
+ * lie.
+ *
+ * @return GDS_STATUS_IO: os_error tells; GDS_STATUS_NO_SPACE; GDS_STATUS_POISONED;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_file_sync(const gds_file_t *file) GDS_NOEXCEPT;
+
+/**
+ * Cut or extend a file to a size in bytes; what is added reads as zeros.
+ *
+ * @return GDS_STATUS_READ_ONLY: opened without GDS_FILE_WRITE; GDS_STATUS_NO_SPACE: too
+ *         large; GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_NOT_SUPPORTED: a block device;
+ *         GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_file_set_size(const gds_file_t *file, uint64_t size) GDS_NOEXCEPT;
+
+#define GDS_FILE_INFO_INIT                                                                 \
+    { sizeof(gds_file_info_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0 }, { 0 } }
+
+/* ==== Buffer ========================================================================== */
+
+/** What kind of memory a buffer is. */
+GDS_ENUM(gds_memory_kind_t) {
+    /** Device memory. On the host device, ordinary memory. */
+    GDS_MEMORY_DEVICE = 1,
+    /** Host memory that the device copies from and to without a staging copy. */
+    GDS_MEMORY_PINNED = 2,
+    /** CUDA unified memory. */
+    GDS_MEMORY_MANAGED = 3,
+    /** Ordinary host memory. */
+    GDS_MEMORY_PAGEABLE = 4,
+};
+
+/**
+ * Memory that transfers read from and write to: allocated here, or the caller's. May be
+ * used from many threads at once, on ranges that do not overlap.
+ */
+typedef struct gds_buffer_t gds_buffer_t;
+
+/** What is known of a buffer. Start from GDS_BUFFER_INFO_INIT. */
+typedef struct gds_buffer_info_t {
+    /** sizeof(gds_buffer_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** A gds_memory_kind_t. */
+    int32_t kind;
+    /** Its first byte; a device address for device memory. */
+    uint64_t address;
+    /** Bytes. */
+    uint64_t size;
+} gds_buffer_info_t;
+
+/**
+ * Allocate memory.
+ *
+ * Device memory is aligned to 256 bytes at least, pinned memory to 4096. Contents of device
+ * memory are undefined, of pinned memory zero. Any thread.
+ *
+ * @param kind        GDS_MEMORY_DEVICE or GDS_MEMORY_PINNED.
+ * @param size        bytes, at least 1.
+ * @param buffer_out  give it to gds_buffer_free() once. Keeps the context.
+ * @return GDS_STATUS_OUT_OF_DEVICE_MEMORY or GDS_STATUS_OUT_OF_HOST_MEMORY: the message
+ *         says how much is free or what to lower; GDS_STATUS_CUDA;
+ *         GDS_STATUS_INVALID_ARGUMENT: size 0 or too large, another kind, NULL;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_buffer_alloc(const gds_context_t *context, int32_t kind, uint64_t size,
+                              gds_buffer_t **buffer_out) GDS_NOEXCEPT;
+
+/**
+ * Use the caller's memory: device (of the context's device), pinned, managed or pageable.
+ *
+ * The kind is found out; nothing is pinned or copied. Pageable memory goes to the device
+ * through staging memory; gds_buffer_register() saves that copy for memory that is used
+ * often.
+ *
+ * @param address     stays valid until the buffer is freed and every ticket that uses it is
+ *                    done.
+ * @param size        bytes, at least 1.
+ * @param buffer_out  give it to gds_buffer_free() once; that leaves the memory alone.
+ * @return GDS_STATUS_INVALID_POINTER: memory of another device, unmapped, or fewer bytes
+ *         than size; GDS_STATUS_OUT_OF_RANGE: address plus size passes the end of memory;
+ *         GDS_STATUS_INVALID_ARGUMENT: NULL, size 0; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_buffer_wrap(const gds_context_t *context, void *address, uint64_t size,
+                             gds_buffer_t **buffer_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_buffer_wrap(), and pin pageable memory so that the device reaches it without a
+ * copy.
+ *
+ * Pinning costs about as much as copying the memory once, and counts against `ulimit -l`
+ * where that applies. Memory that is pinned already, or of the device, is taken as it is.
+ *
+ * @param address     stays mapped until the buffer is unregistered and every ticket that
+ *                    uses it is done.
+ * @param size        bytes, at least 1.
+ * @param buffer_out  give it to gds_buffer_unregister() or gds_buffer_free() once.
+ * @return as gds_buffer_wrap(), and GDS_STATUS_OUT_OF_HOST_MEMORY or GDS_STATUS_CUDA: the
+ *         driver cannot pin it.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_buffer_register(const gds_context_t *context, void *address, uint64_t size,
+                                 gds_buffer_t **buffer_out) GDS_NOEXCEPT;
+
+/**
+ * Free a buffer. NULL and freed handles are fine.
+ *
+ * What the library allocated or pinned is given back once no ticket uses it any more. CUDA
+ * work of the caller that uses the memory must be done before.
+ */
+GDS_API void gds_buffer_free(gds_buffer_t *buffer) GDS_NOEXCEPT;
+
+/** The same as gds_buffer_free(), by the name that pairs with gds_buffer_register(). */
+GDS_API void gds_buffer_unregister(gds_buffer_t *buffer) GDS_NOEXCEPT;
+
+/**
+ * Tell where a buffer is. A device address for device memory: kernels and cudaMemcpy take
+ * it.
+ *
+ * @param address_out  valid until the buffer is freed.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_buffer_address(const gds_buffer_t *buffer,
+                                void **address_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a buffer is.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_buffer_info(const gds_buffer_t *buffer,
+                             gds_buffer_info_t *info_out) GDS_NOEXCEPT;
+
+#define GDS_BUFFER_INFO_INIT { sizeof(gds_buffer_info_t), 0, 0, 0 }
+
+/* ==== Transfer ======================================================================== */
+
+/** The same type as cudaStream_t and CUstream; no CUDA header is needed. */
+typedef struct CUstream_st *gds_cuda_stream_t;
+
+/** The way that bytes took. */
+GDS_ENUM(gds_path_t) {
+    /** No bytes moved. */
+    GDS_PATH_NONE = 0,
+    /** Page cache to or from host memory. */
+    GDS_PATH_HOST = 1,
+    /** O_DIRECT straight to or from host memory. */
+    GDS_PATH_HOST_DIRECT = 2,
+    /** O_DIRECT through pinned staging memory. */
+    GDS_PATH_BOUNCE = 3,
+    /** Page cache through pinned staging memory. */
+    GDS_PATH_PAGE_CACHE = 4,
+    /** cuFile. */
+    GDS_PATH_CUFILE = 5,
+};
+
+/** A choice that may be left to the context. */
+GDS_ENUM(gds_switch_t) {
+    /** As the context says. */
+    GDS_SWITCH_DEFAULT = 0,
+    /** Yes. */
+    GDS_SWITCH_ON = 1,
+    /** No. */
+    GDS_SWITCH_OFF = 2,
+};
+
+/**
+ * A transfer, or a batch of them, that goes on by itself. May be used from many threads at
+ * once. Made by gds_read_start() and its like, given back to gds_ticket_destroy().
+ */
+typedef struct gds_ticket_t gds_ticket_t;
+
+/**
+ * How one call differs from what the context says. Start from GDS_OPTIONS_INIT; all zero
+ * but struct_size means "as the context says".
+ */
+typedef struct gds_options_t {
+    /** sizeof(gds_options_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Which way bytes may take, a gds_path_policy_t. */
+    int32_t path;
+    /**
+     * Longest time the call or ticket may take, milliseconds; 0 is no limit. After it the
+     * answer is GDS_STATUS_TIMED_OUT, once no transfer touches the memory any more.
+     */
+    uint64_t deadline_ms;
+    /** Whether to compute a CRC32C of what moved, a gds_switch_t. */
+    int32_t checksum;
+    /** Whether another path may be taken when one refuses, a gds_switch_t. */
+    int32_t fallback;
+    /** 1: ordered on `stream` as gds_read_async() is. 0: `stream` must be NULL. */
+    uint32_t use_stream;
+    /** Zero. */
+    uint32_t reserved;
+    /**
+     * The stream, of the context's device. NULL with use_stream 1 is the default stream.
+     */
+    gds_cuda_stream_t stream;
+} gds_options_t;
+
+/** How a transfer went. Start from GDS_COMPLETION_INIT. */
+typedef struct gds_completion_t {
+    /** sizeof(gds_completion_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** A gds_status_t; the other fields mean something when it is GDS_STATUS_OK. */
+    int32_t status;
+    /** Bytes moved. Fewer than asked only where a read met the end of the file. */
+    uint64_t bytes;
+    /** From submission to completion, nanoseconds. */
+    uint64_t latency_ns;
+    /** The way that most bytes took, a gds_path_t. */
+    int32_t path;
+    /** Every way that bytes took: bit 1 << gds_path_t. */
+    uint32_t paths;
+    /** 1 when crc32c was computed. */
+    uint32_t has_crc32c;
+    /** CRC32C (Castagnoli) of what moved. */
+    uint32_t crc32c;
+    /** Retries after transient errors. */
+    uint32_t retries;
+    /** Pieces that went another way after their path refused. */
+    uint32_t fallbacks;
+} gds_completion_t;
+
+/** A range of a buffer. This struct never changes. */
+typedef struct gds_segment_t {
+    /** The buffer. */
+    const gds_buffer_t *buffer;
+    /** Where in it, bytes. */
+    uint64_t offset;
+    /** Bytes. */
+    uint64_t size;
+} gds_segment_t;
+
+/**
+ * Read a range of a file into a buffer, and wait for it.
+ *
+ * Any offset, size and kind of memory works; offsets and sizes that are multiples of 4096
+ * are fastest. Reading past the end of the file is not an error: `*bytes_out` says how much
+ * arrived.
+ *
+ * The bytes are in place when the call returns, for every stream. The call is not ordered
+ * after work that is queued on CUDA streams: such work that uses the range must be done
+ * before, or see gds_read_async(). From many threads at once, on ranges of memory that do
+ * not overlap.
+ *
+ * @param file_offset    bytes.
+ * @param buffer         device, pinned, managed or pageable memory.
+ * @param buffer_offset  where in the buffer the first byte goes, bytes.
+ * @param size           bytes; 0 is fine.
+ * @param bytes_out      bytes that arrived. May be NULL.
+ * @return GDS_STATUS_OUT_OF_RANGE: the range passes the buffer's end or cannot be
+ *         addressed; GDS_STATUS_IO, GDS_STATUS_CUDA, GDS_STATUS_CUFILE: a part failed, the
+ *         memory holds nothing that counts; GDS_STATUS_FILE_CHANGED;
+ *         GDS_STATUS_INVALID_POINTER; GDS_STATUS_FALLBACK_FORBIDDEN;
+ *         GDS_STATUS_INVALID_ARGUMENT: also for a file opened without GDS_FILE_READ and for
+ *         a buffer of another context; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_read(const gds_file_t *file, uint64_t file_offset,
+                      const gds_buffer_t *buffer, uint64_t buffer_offset, uint64_t size,
+                      uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Write a range of a buffer to a file, and wait for it. Not durable before gds_file_sync().
+ *
+ * The file grows where needed. The bytes are taken when the call returns. As in gds_read(),
+ * work that is queued on CUDA streams and makes the bytes must be done before, or see
+ * gds_write_async(). From many threads at once, on ranges of the file that do not overlap.
+ *
+ * @param file_offset    bytes.
+ * @param buffer         device, pinned, managed or pageable memory.
+ * @param buffer_offset  where in the buffer the first byte is, bytes.
+ * @param size           bytes; 0 is fine.
+ * @param bytes_out      bytes written, which is size. May be NULL.
+ * @return GDS_STATUS_NO_SPACE: the disk or quota is full; GDS_STATUS_READ_ONLY: not opened
+ *         for writing; otherwise as gds_read().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_write(const gds_file_t *file, uint64_t file_offset,
+                       const gds_buffer_t *buffer, uint64_t buffer_offset, uint64_t size,
+                       uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_read(), with options, and with an account of how it went.
+ *
+ * @param options         NULL: as the context says.
+ * @param completion_out  struct_size set. May be NULL.
+ * @return as gds_read(), and GDS_STATUS_TIMED_OUT; GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_read_with(const gds_file_t *file, uint64_t file_offset,
+                           const gds_buffer_t *buffer, uint64_t buffer_offset,
+                           uint64_t size, const gds_options_t *options,
+                           gds_completion_t *completion_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_write(), with options, and with an account of how it went.
+ *
+ * @param options         NULL: as the context says.
+ * @param completion_out  struct_size set. May be NULL.
+ * @return as gds_write(), and GDS_STATUS_TIMED_OUT; GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_write_with(const gds_file_t *file, uint64_t file_offset,
+                            const gds_buffer_t *buffer, uint64_t buffer_offset,
+                            uint64_t size, const gds_options_t *options,
+                            gds_completion_t *completion_out) GDS_NOEXCEPT;
+
+/**
+ * Read one range of a file into several pieces of memory, one after the other, and wait.
+ *
+ * @param segments        1 to 1,048,576; any kinds of memory, mixed.
+ * @param options         NULL: as the context says.
+ * @param completion_out  struct_size set; its bytes are those of all segments. May be NULL.
+ * @return as gds_read_with(); GDS_STATUS_OUT_OF_RANGE also for too many segments.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_readv(const gds_file_t *file, uint64_t file_offset,
+                       const gds_segment_t *segments, uint64_t count,
+                       const gds_options_t *options,
+                       gds_completion_t *completion_out) GDS_NOEXCEPT;
+
+/**
+ * Write several pieces of memory, one after the other, to one range of a file, and wait.
+ *
+ * @param segments        1 to 1,048,576; any kinds of memory, mixed.
+ * @param options         NULL: as the context says.
+ * @param completion_out  struct_size set; its bytes are those of all segments. May be NULL.
+ * @return as gds_write_with(); GDS_STATUS_OUT_OF_RANGE also for too many segments.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_writev(const gds_file_t *file, uint64_t file_offset,
+                        const gds_segment_t *segments, uint64_t count,
+                        const gds_options_t *options,
+                        gds_completion_t *completion_out) GDS_NOEXCEPT;
+
+/**
+ * Start a read and return at once. The ticket tells when it is done.
+ *
+ * The memory must stay valid, and is nobody else's, until the ticket is done. Not ordered
+ * with CUDA streams unless the options say so.
+ *
+ * @param options     NULL: as the context says.
+ * @param ticket_out  give it to gds_ticket_destroy() once. Keeps file and buffer.
+ * @return what is known before a byte moves: GDS_STATUS_OUT_OF_RANGE,
+ *         GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FALLBACK_FORBIDDEN, GDS_STATUS_FORKED; nothing has started then. All
+ *         else comes with the ticket.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_read_start(const gds_file_t *file, uint64_t file_offset,
+                            const gds_buffer_t *buffer, uint64_t buffer_offset,
+                            uint64_t size, const gds_options_t *options,
+                            gds_ticket_t **ticket_out) GDS_NOEXCEPT;
+
+/**
+ * Start a write and return at once. The ticket tells when it is done.
+ *
+ * The memory must stay valid and unchanged until the ticket is done. Not ordered with CUDA
+ * streams unless the options say so.
+ *
+ * @param options     NULL: as the context says.
+ * @param ticket_out  give it to gds_ticket_destroy() once. Keeps file and buffer.
+ * @return as gds_read_start(), and GDS_STATUS_READ_ONLY, GDS_STATUS_NO_SPACE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_write_start(const gds_file_t *file, uint64_t file_offset,
+                             const gds_buffer_t *buffer, uint64_t buffer_offset,
+                             uint64_t size, const gds_options_t *options,
+                             gds_ticket_t **ticket_out) GDS_NOEXCEPT;
+
+/**
+ * Read in the order of a CUDA stream, and return at once.
+ *
+ * The memory is touched after all work that is in the stream at this moment, and work that
+ * is queued afterwards sees the bytes: kernels need no wait on the host. Whether the read
+ * went well is known to the ticket; a stream goes on after a failed read. The host device
+ * has no streams: there the call returns when the read is done.
+ *
+ * @param stream      of the context's device; NULL is the default stream. Lives until the
+ *                    ticket is done. Not while it is being captured into a graph.
+ * @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished
+ *                    read.
+ * @return as gds_read_start(), and GDS_STATUS_CUDA: the stream refuses;
+ *         GDS_STATUS_NOT_SUPPORTED: the driver has no stream memory operations.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_read_async(const gds_file_t *file, uint64_t file_offset,
+                            const gds_buffer_t *buffer, uint64_t buffer_offset,
+                            uint64_t size, gds_cuda_stream_t stream,
+                            gds_ticket_t **ticket_out) GDS_NOEXCEPT;
+
+/**
+ * Write in the order of a CUDA stream, and return at once.
+ *
+ * The memory is read after all work that is in the stream at this moment, and work that is
+ * queued afterwards may change it. Otherwise as gds_read_async().
+ *
+ * @param stream      as for gds_read_async().
+ * @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished
+ *                    write.
+ * @return as gds_read_async(), and GDS_STATUS_READ_ONLY, GDS_STATUS_NO_SPACE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_write_async(const gds_file_t *file, uint64_t file_offset,
+                             const gds_buffer_t *buffer, uint64_t buffer_offset,
+                             uint64_t size, gds_cuda_stream_t stream,
+                             gds_ticket_t **ticket_out) GDS_NOEXCEPT;
+
+#define GDS_OPTIONS_INIT { sizeof(gds_options_t), 0, 0, 0, 0, 0, 0, NULL }
+#define GDS_COMPLETION_INIT { sizeof(gds_completion_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== Ticket ========================================================================== */
+
+/**
+ * Tell whether a ticket is done, at once.
+ *
+ * @param done_out  1: done, well or not, and no transfer touches the memory. 0: not yet.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED. How
+ *         the transfer went is told by gds_ticket_wait() and gds_ticket_error().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_ticket_poll(const gds_ticket_t *ticket, int32_t *done_out) GDS_NOEXCEPT;
+
+/**
+ * Wait until a ticket is done, and tell how the transfer went.
+ *
+ * From as many threads as you like, as often as you like. Of a batch, the sum of its
+ * transfers, or the first failure. The memory is the caller's again when the ticket is
+ * done.
+ *
+ * @param timeout_ms      longest wait, milliseconds; -1 is for ever, 0 only looks.
+ * @param completion_out  struct_size set. May be NULL.
+ * @return GDS_STATUS_PENDING: not done within timeout_ms, the transfer goes on;
+ *         GDS_STATUS_TIMED_OUT: done, its own deadline_ms passed; GDS_STATUS_CANCELLED:
+ *         done, after gds_ticket_cancel(); what a blocking transfer answers;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_ticket_wait(const gds_ticket_t *ticket, int64_t timeout_ms,
+                             gds_completion_t *completion_out) GDS_NOEXCEPT;
+
+/**
+ * Ask a ticket to stop. Returns at once; what has not started does not start.
+ *
+ * The ticket is done when what has started is: wait for it before the memory is used again.
+ * A transfer that was done before stays as it was.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_ticket_cancel(const gds_ticket_t *ticket) GDS_NOEXCEPT;
+
+/**
+ * Give a descriptor that becomes readable when the ticket is done, for poll and epoll.
+ *
+ * It stays readable. It belongs to the ticket: do not read or close it, and do not use it
+ * after gds_ticket_destroy().
+ *
+ * @return GDS_STATUS_IO: no descriptors left, os_error tells; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_ticket_eventfd(const gds_ticket_t *ticket, int *fd_out) GDS_NOEXCEPT;
+
+/**
+ * Everything that the failure of a ticket has to say. Its status is GDS_STATUS_OK if all
+ * went well.
+ *
+ * @param info_out  filled as far as `size` goes. The strings are valid until the ticket is
+ *                  destroyed.
+ * @param size      sizeof(gds_error_info_t).
+ * @return GDS_STATUS_PENDING: not done; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_ticket_error(const gds_ticket_t *ticket, gds_error_info_t *info_out,
+                              size_t size) GDS_NOEXCEPT;
+
+/**
+ * Give a ticket back. NULL and destroyed handles are fine.
+ *
+ * An unfinished transfer is cancelled, and the call waits until nothing touches the memory:
+ * for a transfer ordered on a stream, until the stream reaches it.
+ */
+GDS_API void gds_ticket_destroy(gds_ticket_t *ticket) GDS_NOEXCEPT;
+
+/* ==== Batch =========================================================================== */
+
+/** What to do with a range of a file. */
+GDS_ENUM(gds_operation_t) {
+    /** File to memory. */
+    GDS_OPERATION_READ = 1,
+    /** Memory to file. */
+    GDS_OPERATION_WRITE = 2,
+};
+
+/** One transfer of a batch. This struct never changes. */
+typedef struct gds_batch_entry_t {
+    /** The file, opened in the context of the batch. */
+    const gds_file_t *file;
+    /** The memory, of the context of the batch. */
+    const gds_buffer_t *buffer;
+    /** Where in the file, bytes. */
+    uint64_t file_offset;
+    /** Where in the memory, bytes. */
+    uint64_t buffer_offset;
+    /** Bytes. */
+    uint64_t size;
+    /** A gds_operation_t. */
+    int32_t operation;
+    /** Zero. */
+    uint32_t reserved;
+} gds_batch_entry_t;
+
+/**
+ * Start many transfers together and return at once. One ticket stands for all.
+ *
+ * The transfers have no order among themselves. Their memory must stay valid, and is nobody
+ * else's, until the ticket is done. Reads and writes, files and kinds of memory may be
+ * mixed.
+ *
+ * @param entries     1 to 16,777,216; used during the call only.
+ * @param options     for all of them; the deadline is that of the batch. NULL: as the
+ *                    context says.
+ * @param ticket_out  give it to gds_ticket_destroy() once. Keeps files and buffers.
+ * @return what is known before a byte moves, with the index of the entry in the message;
+ *         nothing has started then: GDS_STATUS_OUT_OF_RANGE: also for too many entries;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_READ_ONLY;
+ *         GDS_STATUS_NO_SPACE;
+ *         GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED. One transfer's failure does not stop
+ *         the others.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_batch_submit(const gds_context_t *context,
+                              const gds_batch_entry_t *entries, uint64_t count,
+                              const gds_options_t *options,
+                              gds_ticket_t **ticket_out) GDS_NOEXCEPT;
+
+/**
+ * Tell how each transfer of a ticket went.
+ *
+ * Each result has its own status: GDS_STATUS_PENDING until the ticket is done.
+ *
+ * @param first        index of the first transfer to tell of, in the order of the entries.
+ * @param count        how many.
+ * @param results_out  `count` structs, filled. The struct_size of the first must be set,
+ *                     and is the distance from each to the next.
+ * @return GDS_STATUS_OUT_OF_RANGE: the batch has fewer transfers;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_batch_results(const gds_ticket_t *ticket, uint64_t first, uint64_t count,
+                               gds_completion_t *results_out) GDS_NOEXCEPT;
+
+/* ==== Explanation ===================================================================== */
+
+/**
+ * Explain in text which way a large read of a file would take, and what each better way
+ * lacks.
+ *
+ * The file is opened for reading and asked, not read. For people; the words change between
+ * versions.
+ *
+ * @param path        NUL-terminated.
+ * @param text_out    receives the text with its NUL. May be NULL if capacity is 0, to ask
+ *                    for the size alone.
+ * @param capacity    bytes at text_out.
+ * @param needed_out  bytes that the text takes, NUL included; written with
+ *                    GDS_STATUS_BUFFER_TOO_SMALL as well. May be NULL.
+ * @return GDS_STATUS_BUFFER_TOO_SMALL: the text does not fit; what gds_file_open() answers.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_explain(const gds_context_t *context, const char *path, char *text_out,
+                         uint64_t capacity, uint64_t *needed_out) GDS_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* GDS_RS_H */

@@ -1,0 +1,328 @@
+//! Handles: what the pointers of the header point to.
+//!
+//! A handle is the address of a cell. Cells live in chunks that are never given back to the
+//! allocator, and an address is looked up among the chunks before it is read: a foreign pointer,
+//! a closed handle and a handle of another type all answer INVALID_HANDLE without touching freed
+//! memory. A closed cell waits behind `QUARANTINE` others before it is used again.
+//!
+//! A cell's state is one word: the tag of its type and a count. The count is 1 for the open handle
+//! and 1 for each call inside; whoever takes it to zero drops the object. So a close during a
+//! call of another thread, which the header forbids, still frees nothing under that call.
+//! Closing and borrowing are lock-free; opening takes one short lock.
+
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+use parking_lot::Mutex;
+
+use super::error::{Failure, Outcome};
+use super::guard::of_panic;
+use super::status::gds_status_t;
+use crate::error::{Error, ErrorKind};
+
+/// A type of handle: what is behind it, and the word that tells it from others.
+pub(crate) trait Handle {
+    /// The object. Shared by every thread that holds the handle.
+    type Object: Send + Sync + 'static;
+    /// Neither 0 nor `DEAD`, different for each type.
+    const TAG: u32;
+    /// As the header spells it.
+    const NAME: &'static str;
+}
+
+/// The tag of a cell whose handle was closed.
+const DEAD: u32 = 0xDEAD_CE11;
+/// Closed cells that wait before the first of them is used again.
+const QUARANTINE: usize = 256;
+/// Cells in the first chunk; each further chunk has twice as many.
+const FIRST: usize = 64;
+/// 64 * (2^20 - 1) cells, more than memory holds objects.
+const CHUNKS: usize = 20;
+
+/// One cache line, so that two handles in use by two threads do not disturb each other.
+#[repr(C, align(64))]
+struct Cell {
+    /// Tag in the high half, count in the low.
+    state: AtomicU64,
+    poisoned: AtomicBool,
+    /// The boxed object and how to drop it; written before the state says so.
+    object: UnsafeCell<*mut ()>,
+    drop_object: UnsafeCell<unsafe fn(*mut ())>,
+}
+
+// SAFETY: `object` and `drop_object` are written by the one thread that took the cell from the
+// free list, before a release store of `state`, and read by threads that acquired a count.
+unsafe impl Sync for Cell {}
+
+struct Free {
+    /// Closed cells, oldest first.
+    closed: VecDeque<usize>,
+    /// Cells that were ever handed out.
+    used: usize,
+}
+
+static POOL: [AtomicPtr<Cell>; CHUNKS] = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS];
+static FREE: Mutex<Free> = Mutex::new(Free {
+    closed: VecDeque::new(),
+    used: 0,
+});
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this is a forked child of a process that had opened a handle.
+pub(crate) fn is_forked() -> bool {
+    FORKED.load(Relaxed)
+}
+
+/// Refuses to go on in a forked child, whose copy of the library has no threads.
+pub(crate) fn not_forked() -> Outcome {
+    if is_forked() {
+        return Err(Error::new(
+            ErrorKind::Forked,
+            "this process was forked after a context was opened; call exec in the child, or fork \
+             before the first gds_context_open()",
+        )
+        .into());
+    }
+    Ok(())
+}
+
+extern "C" fn child_after_fork() {
+    FORKED.store(true, Relaxed);
+}
+
+/// A handle for `object`, to be given to `close` once.
+pub(crate) fn open<H: Handle>(object: H::Object) -> Outcome<*mut H> {
+    static FORK_HANDLER: Once = Once::new();
+    not_forked()?;
+    FORK_HANDLER.call_once(|| {
+        // SAFETY: the handler only stores an atomic, and the library is linked with nodelete.
+        // A failure (ENOMEM) leaves only the clear answer after a fork away.
+        let _ = unsafe { libc::pthread_atfork(None, None, Some(child_after_fork)) };
+    });
+    let cell = take()?;
+    // SAFETY: `take` made this thread the only one to use the cell.
+    unsafe { *cell.object.get() = Box::into_raw(Box::new(object)).cast() };
+    // SAFETY: as above.
+    unsafe { *cell.drop_object.get() = drop_box::<H::Object> };
+    cell.poisoned.store(false, Relaxed);
+    cell.state.store(pack(H::TAG, 1), Release);
+    Ok(ptr::from_ref(cell).cast_mut().cast())
+}
+
+/// Ends the handle's life. NULL, closed and foreign handles are left alone; so is everything
+/// in a forked child, where the threads that an object would wait for do not exist.
+pub(crate) fn close<H: Handle>(handle: *mut H) {
+    if is_forked() {
+        return;
+    }
+    let Some(cell) = find(handle.cast_const().cast()) else {
+        return;
+    };
+    let closed = cell.state.fetch_update(AcqRel, Acquire, |state| {
+        (tag_of(state) == H::TAG).then(|| pack(DEAD, count_of(state)))
+    });
+    if closed.is_ok() {
+        release(cell);
+    }
+}
+
+/// A borrowed object. Poisons it when dropped by a panic.
+pub(crate) struct Borrowed<T: 'static> {
+    cell: &'static Cell,
+    object: *const T,
+    was_panicking: bool,
+}
+
+impl<T> Deref for Borrowed<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the count that this borrow holds keeps the object, and `borrow` checked the tag.
+        unsafe { &*self.object }
+    }
+}
+
+impl<T> Drop for Borrowed<T> {
+    fn drop(&mut self) {
+        if !self.was_panicking && std::thread::panicking() {
+            self.cell.poisoned.store(true, Release);
+        }
+        release(self.cell);
+    }
+}
+
+/// The object behind a handle, kept until the answer is dropped. `name` is the parameter's.
+pub(crate) fn borrow<H: Handle>(
+    handle: *const H,
+    name: impl Display,
+) -> Outcome<Borrowed<H::Object>> {
+    if handle.is_null() {
+        return Err(Failure::null(name));
+    }
+    not_forked()?;
+    let Some(cell) = find(handle.cast()) else {
+        return Err(invalid::<H>(name, "it never came from this library"));
+    };
+    let entered = cell.state.fetch_update(AcqRel, Acquire, |state| {
+        (tag_of(state) == H::TAG).then(|| state + 1)
+    });
+    if let Err(state) = entered {
+        let closed = matches!(tag_of(state), DEAD | 0);
+        let why = if closed {
+            "it was closed"
+        } else {
+            "it is a handle of another type"
+        };
+        return Err(invalid::<H>(name, why));
+    }
+    // SAFETY: the count taken above keeps the object, and the tag says what it is.
+    let object = unsafe { *cell.object.get() }.cast_const().cast();
+    let borrowed = Borrowed {
+        cell,
+        object,
+        was_panicking: std::thread::panicking(),
+    };
+    if cell.poisoned.load(Acquire) {
+        return Err(Error::new(
+            ErrorKind::Poisoned,
+            format!(
+                "{name}: the library panicked while it used this {}; close it",
+                H::NAME
+            ),
+        )
+        .into());
+    }
+    Ok(borrowed)
+}
+
+fn invalid<H: Handle>(name: impl Display, why: &str) -> Failure {
+    Failure::own(
+        gds_status_t::GDS_STATUS_INVALID_HANDLE,
+        format!("{name} is not an open {}: {why}", H::NAME),
+    )
+}
+
+const fn pack(tag: u32, count: u32) -> u64 {
+    (tag as u64) << 32 | count as u64
+}
+
+const fn tag_of(state: u64) -> u32 {
+    (state >> 32) as u32
+}
+
+const fn count_of(state: u64) -> u32 {
+    state as u32
+}
+
+/// # Safety
+/// `object` is from `Box::<T>::into_raw` and is not used again.
+unsafe fn drop_box<T>(object: *mut ()) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(object.cast::<T>()) });
+}
+
+/// Gives one count back; the last one drops the object and frees the cell.
+fn release(cell: &'static Cell) {
+    let before = cell.state.fetch_sub(1, AcqRel);
+    if count_of(before) != 1 {
+        return;
+    }
+    // SAFETY: the count is zero and the tag DEAD, so no other thread reads the cell's fields.
+    let object = unsafe { *cell.object.get() };
+    // SAFETY: as above.
+    let drop_object = unsafe { *cell.drop_object.get() };
+    // SAFETY: the object is the boxed one of `open`, and this is the only time it is dropped.
+    let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop_object(object) }));
+    if let Err(payload) = dropped {
+        super::error::set_last(of_panic(payload));
+    }
+    if let Some(index) = index_of(ptr::from_ref(cell).cast()) {
+        FREE.lock().closed.push_back(index);
+    }
+}
+
+/// A cell that nobody else uses.
+fn take() -> Outcome<&'static Cell> {
+    let mut free = FREE.lock();
+    if free.closed.len() > QUARANTINE
+        && let Some(index) = free.closed.pop_front()
+        && let Some(cell) = cell_at(index)
+    {
+        return Ok(cell);
+    }
+    let index = free.used;
+    let (chunk, _) = place(index);
+    let Some(slot) = POOL.get(chunk) else {
+        return Err(Error::new(
+            ErrorKind::OutOfHostMemory,
+            format!("{index} handles are open; close some"),
+        )
+        .into());
+    };
+    if slot.load(Acquire).is_null() {
+        let cells: Box<[Cell]> = (0..FIRST << chunk).map(|_| Cell::empty()).collect();
+        slot.store(Box::leak(cells).as_mut_ptr(), Release);
+    }
+    free.used += 1;
+    cell_at(index).ok_or_else(|| Error::new(ErrorKind::Internal, "a cell is missing").into())
+}
+
+impl Cell {
+    fn empty() -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            poisoned: AtomicBool::new(false),
+            object: UnsafeCell::new(ptr::null_mut()),
+            drop_object: UnsafeCell::new(drop_box::<()>),
+        }
+    }
+}
+
+/// Which chunk a cell is in, and where in it.
+fn place(index: usize) -> (usize, usize) {
+    let chunk = (index / FIRST + 1).ilog2() as usize;
+    (chunk, index - FIRST * ((1 << chunk) - 1))
+}
+
+fn cell_at(index: usize) -> Option<&'static Cell> {
+    let (chunk, within) = place(index);
+    let cells = POOL.get(chunk)?.load(Acquire);
+    if cells.is_null() {
+        return None;
+    }
+    // SAFETY: `within` is inside the chunk's `FIRST << chunk` cells, which are never freed.
+    Some(unsafe { &*cells.add(within) })
+}
+
+/// The index of the cell at an address; none when no cell begins there. Reads no foreign
+/// memory.
+fn index_of(address: *const ()) -> Option<usize> {
+    for (chunk, slot) in POOL.iter().enumerate() {
+        let cells = slot.load(Acquire);
+        if cells.is_null() {
+            return None;
+        }
+        let offset = address.addr().wrapping_sub(cells.addr());
+        if offset < (FIRST << chunk) * size_of::<Cell>() {
+            let whole = offset.is_multiple_of(size_of::<Cell>());
+            return whole.then(|| FIRST * ((1 << chunk) - 1) + offset / size_of::<Cell>());
+        }
+    }
+    None
+}
+
+fn find(address: *const ()) -> Option<&'static Cell> {
+    cell_at(index_of(address)?)
+}
+
+#[cfg(test)]
+#[path = "handle_tests.rs"]
+mod tests;

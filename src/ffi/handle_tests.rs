@@ -1,0 +1,153 @@
+//! Handles under misuse: closed, foreign, of another type, poisoned, closed while in use.
+
+use super::*;
+use crate::ffi::guard::guard;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+#[derive(Debug)]
+struct Apple;
+#[derive(Debug)]
+struct Pear;
+
+/// Counts how often it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+impl Handle for Apple {
+    type Object = Counted;
+    const TAG: u32 = 1;
+    const NAME: &'static str = "apple";
+}
+
+impl Handle for Pear {
+    type Object = u64;
+    const TAG: u32 = 2;
+    const NAME: &'static str = "pear";
+}
+
+fn status<T>(outcome: Outcome<T>) -> i32 {
+    outcome.err().map_or(0, |failure| failure.status as i32)
+}
+
+const INVALID: i32 = gds_status_t::GDS_STATUS_INVALID_HANDLE as i32;
+
+#[test]
+fn closed_twice_drops_once_and_answers_invalid() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let handle = open::<Apple>(Counted(drops.clone())).unwrap();
+    assert_eq!(status(borrow(handle, "a")), 0);
+    close(handle);
+    close(handle);
+    assert_eq!(drops.load(SeqCst), 1);
+    assert_eq!(status(borrow(handle, "a")), INVALID);
+}
+
+#[test]
+fn null_foreign_and_inner_pointers_are_told_apart_without_a_read() {
+    assert_eq!(status(borrow::<Pear>(ptr::null(), "p")), 1);
+    for address in [1, 8, 4096, usize::MAX & !63] {
+        assert_eq!(
+            status(borrow::<Pear>(ptr::without_provenance(address), "p")),
+            INVALID
+        );
+        close::<Pear>(ptr::without_provenance_mut(address));
+    }
+    let handle = open::<Pear>(5).unwrap();
+    let inner = handle.cast::<u8>().wrapping_add(8).cast::<Pear>();
+    assert_eq!(status(borrow(inner.cast_const(), "p")), INVALID);
+    close(handle);
+}
+
+#[test]
+fn another_types_handle_is_neither_borrowed_nor_closed() {
+    let handle = open::<Pear>(5).unwrap();
+    assert_eq!(status(borrow(handle.cast::<Apple>(), "a")), INVALID);
+    close(handle.cast::<Apple>());
+    assert_eq!(borrow(handle, "p").ok().map(|v| *v), Some(5));
+    close(handle);
+}
+
+#[test]
+fn a_closed_cell_waits_before_it_is_used_again() {
+    let handle = open::<Pear>(5).unwrap();
+    close(handle);
+    for _ in 0..QUARANTINE {
+        let other = open::<Pear>(6).unwrap();
+        assert_ne!(other, handle);
+        close(other);
+    }
+}
+
+#[test]
+fn a_close_during_a_call_frees_after_the_call() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let handle = open::<Apple>(Counted(drops.clone())).unwrap();
+    let inside = borrow(handle, "a").unwrap();
+    close(handle);
+    assert_eq!(status(borrow(handle, "a")), INVALID);
+    assert_eq!(drops.load(SeqCst), 0);
+    drop(inside);
+    assert_eq!(drops.load(SeqCst), 1);
+}
+
+#[test]
+fn a_panic_poisons_what_was_borrowed_and_nothing_else() {
+    let used = open::<Pear>(1).unwrap();
+    let other = open::<Pear>(2).unwrap();
+    let answer = guard(|| {
+        let value = borrow(used, "used")?;
+        assert_eq!(*value, 99, "always fails");
+        Ok(())
+    });
+    assert_eq!(answer, gds_status_t::GDS_STATUS_PANIC);
+    assert_eq!(
+        status(borrow(used, "used")),
+        gds_status_t::GDS_STATUS_POISONED as i32
+    );
+    assert_eq!(status(borrow(other, "other")), 0);
+    close(used);
+    close(other);
+    assert_eq!(status(borrow(used, "used")), INVALID);
+}
+
+#[test]
+fn threads_open_borrow_and_close_at_once() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let shared = open::<Apple>(Counted(drops.clone()))
+        .unwrap()
+        .expose_provenance();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for i in 0..300 {
+                    let own = open::<Pear>(i).unwrap();
+                    assert_eq!(borrow(own, "own").ok().map(|v| *v), Some(i));
+                    let _ = borrow::<Apple>(ptr::with_exposed_provenance(shared), "shared");
+                    if i == 200 {
+                        close::<Apple>(ptr::with_exposed_provenance_mut(shared));
+                    }
+                    close(own);
+                }
+            });
+        }
+    });
+    assert_eq!(drops.load(SeqCst), 1);
+}
+
+#[test]
+fn every_index_has_its_place() {
+    let mut expected = (0, 0);
+    for index in 0..10_000 {
+        assert_eq!(place(index), expected);
+        expected.1 += 1;
+        if expected.1 == FIRST << expected.0 {
+            expected = (expected.0 + 1, 0);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The C ABI: check, convert, call, convert back. `include/gds_rs.h` is generated from here.
+//!
+//! A file per section of the header, spelled alike in both languages. The room holds no logic of
+//! its own: a body that grows past 15 lines belongs to a room below. Every body runs in `guard`,
+//! so no panic crosses; every handle goes through `handle`, so a wrong one is answered and not
+//! followed; every struct goes through `convert`, so callers may be older or newer. What a caller
+//! must promise is in the header's text, which is written for the reader of C, not of Rust.
+//! `docs/abi.md` says what will never change. Guarded by `tests/header.rs`, `tests/abi_*.rs`,
+//! `tests/ffi_misuse.rs` and the tests beside `handle`, `guard`, `convert` and `log`.
+
+// The text of each function is the header's; its safety contract stands there in C terms.
+#![allow(clippy::missing_safety_doc)]
+// Names are those of C.
+#![allow(non_camel_case_types)]
+
+mod convert;
+mod guard;
+mod handle;
+
+pub mod batch;
+pub mod buffer;
+pub mod config;
+pub mod context;
+pub mod device;
+pub mod error;
+pub mod explain;
+pub mod file;
+pub mod log;
+pub mod status;
+pub mod ticket;
+pub mod transfer;
+pub mod types;
+pub mod version;

@@ -1,0 +1,24 @@
+//! Every struct, enum, callback type and constant of the header, a file a header section.
+//!
+//! The rules that keep layouts the same for every compiler and version: fixed-width fields, no
+//! bool, bitfield or enum inside a struct, no implicit padding, `struct_size` first where a struct
+//! may grow. These files hold plain items in syntax of 2018, because ctest2 reads them
+//! (`tests/abi_layout.rs`); asserts and conversions live with the functions.
+
+mod batch;
+mod buffer;
+mod config;
+mod context;
+mod device;
+mod file;
+mod report;
+mod transfer;
+
+pub use batch::*;
+pub use buffer::*;
+pub use config::*;
+pub use context::*;
+pub use device::*;
+pub use file::*;
+pub use report::*;
+pub use transfer::*;

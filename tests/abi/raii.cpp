@@ -1,0 +1,110 @@
+// What gds_rs.hpp promises, on the host device: bytes arrive, failures throw, handles close.
+
+#include "gds_rs.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <unistd.h>
+
+static int failures = 0;
+
+static void expect(bool so, const char *what)
+{
+    if (!so) {
+        std::fprintf(stderr, "not so: %s\n", what);
+        failures++;
+    }
+}
+
+template <typename F> static void throws(gds_status_t status, const char *part, F &&call)
+{
+    try {
+        call();
+        expect(false, part);
+    } catch (const gds::error &error) {
+        expect(error.status() == status, error.what());
+        expect(std::strstr(error.what(), part) != nullptr, error.what());
+    }
+}
+
+static void moves_bytes(const gds::context &context, const std::string &path)
+{
+    const uint64_t size = 100000;
+    gds::file file(context, path, GDS_FILE_READ | GDS_FILE_WRITE);
+    std::vector<unsigned char> here(size), back(size);
+    for (size_t i = 0; i < size; i++) {
+        here[i] = static_cast<unsigned char>(i * 7 + i / 251);
+    }
+    gds::buffer from = gds::buffer::wrap(context, here.data(), size);
+    gds::buffer to = gds::buffer::registered(context, back.data(), size);
+    gds::buffer device(context, GDS_MEMORY_DEVICE, size);
+    expect(file.write(0, from, 0, size) == size, "all is written");
+    file.sync();
+    expect(file.size() == size && file.info().flags == 3, "the file grew");
+
+    gds_options_t options = gds::options();
+    options.checksum = GDS_SWITCH_ON;
+    gds_completion_t done = file.read(0, device, 0, size, options);
+    expect(done.bytes == size && done.has_crc32c == 1, "all is read");
+    gds::ticket ticket = file.read_start(0, to, 0, size);
+    expect(ticket.wait_for(60000) && ticket.done(), "the ticket is done");
+    expect(ticket.wait().bytes == size && here == back, "the bytes are the same");
+
+    gds_batch_entry_t entry = {file.get(), to.get(), 0, 1, 10, GDS_OPERATION_READ, 0};
+    gds::ticket batch = gds::submit(context, {entry, entry});
+    batch.wait();
+    expect(batch.results(0, 2)[1].bytes == 10 && back[1] == here[0], "a batch reads");
+    expect(context.metrics().read.bytes >= size, "the counters count");
+    expect(context.performance().read_target_bytes_per_second > 0, "targets are told");
+    expect(context.explain(path).size() > 10, "an explanation is given");
+}
+
+static void fails_by_throwing(const gds::context &context)
+{
+    throws(GDS_STATUS_NOT_FOUND, "/nonexistent", [&] { gds::file(context, "/nonexistent"); });
+    throws(GDS_STATUS_INVALID_ARGUMENT, "0 bytes", [&] {
+        gds::buffer(context, GDS_MEMORY_DEVICE, 0);
+    });
+    throws(GDS_STATUS_INVALID_CONFIG, "alignment", [] {
+        gds_config_t config = gds::config();
+        config.alignment = 3;
+        gds::context refused(config);
+    });
+}
+
+static void moves_handles(const gds::context &context)
+{
+    gds::buffer first(context, GDS_MEMORY_PINNED, 4096);
+    const gds_buffer_t *raw = first.get();
+    gds::buffer second(std::move(first));
+    expect(!first && second.get() == raw && second.size() == 4096, "a move moves");
+    throws(GDS_STATUS_INVALID_ARGUMENT, "buffer is NULL", [&] { first.size(); });
+    second = gds::buffer(context, GDS_MEMORY_PINNED, 8192);
+    gds_buffer_info_t info = GDS_BUFFER_INFO_INIT;
+    expect(gds_buffer_info(raw, &info) == GDS_STATUS_INVALID_HANDLE, "a move closes");
+    gds_buffer_t *given = second.release();
+    expect(gds_buffer_info(given, &info) == GDS_STATUS_OK, "release gives up");
+    gds_buffer_free(given);
+}
+
+int main()
+{
+    char path[] = "/tmp/gds_raii.XXXXXX";
+    int fd = mkstemp(path);
+    if (fd < 0) {
+        return 1;
+    }
+    close(fd);
+    {
+        gds_config_t config = gds::config();
+        config.gpu_device = GDS_DEVICE_HOST;
+        gds::context context(config);
+        expect(context.device().ordinal == GDS_DEVICE_HOST, "the host was asked for");
+        moves_bytes(context, path);
+        fails_by_throwing(context);
+        moves_handles(context);
+    }
+    unlink(path);
+    return failures == 0 ? 0 : 1;
+}

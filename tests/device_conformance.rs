@@ -1,0 +1,503 @@
+//! One contract, every device that opens here: the host always, CUDA where there is a GPU.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::print_stdout, reason = "a test says what it skips")]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gds_rs::ErrorKind;
+use gds_rs::config::DEVICE_HOST;
+use gds_rs::device::{self, CopyPiece, Device, MemoryKind, Stream};
+
+const PROBE: Duration = Duration::from_secs(60);
+
+/// One test at a time: some look at addresses that another test could be given.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Runs `body` on every device; says why when there is no GPU among them.
+fn on_every_device(body: impl Fn(&dyn Device)) {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (devices, trouble) = device::list(PROBE);
+    if let Some(error) = trouble {
+        println!("skipped: CUDA: {error}");
+    }
+    assert_eq!(devices.last().map(|d| d.ordinal), Some(DEVICE_HOST));
+    for info in devices {
+        let device: Arc<dyn Device> = device::open(info.ordinal, PROBE).unwrap();
+        assert_eq!(device.info(), &info);
+        assert_eq!(device.is_host(), info.ordinal == DEVICE_HOST);
+        println!("on {} ({})", info.name, info.ordinal);
+        body(&*device);
+    }
+}
+
+fn pattern(size: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+/// Device memory that frees itself.
+struct Memory<'a>(&'a dyn Device, u64, u64);
+
+impl<'a> Memory<'a> {
+    fn new(device: &'a dyn Device, size: usize) -> Self {
+        Self(
+            device,
+            device.memory_alloc(size as u64).unwrap(),
+            size as u64,
+        )
+    }
+
+    fn fill(&self, bytes: &[u8], stream: Stream) {
+        assert!(bytes.len() as u64 <= self.2);
+        // SAFETY: both ranges are alive until the stream is synchronised.
+        unsafe {
+            self.0
+                .copy_to_device(self.1, bytes.as_ptr(), bytes.len(), stream)
+        }
+        .unwrap();
+        self.0.stream_synchronize(stream).unwrap();
+    }
+
+    fn read(&self, size: usize, stream: Stream) -> Vec<u8> {
+        let mut bytes = vec![0xEE; size];
+        // SAFETY: both ranges are alive until the stream is synchronised.
+        unsafe {
+            self.0
+                .copy_from_device(bytes.as_mut_ptr(), self.1, size, stream)
+        }
+        .unwrap();
+        self.0.stream_synchronize(stream).unwrap();
+        bytes
+    }
+}
+
+impl Drop for Memory<'_> {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, freed once.
+        unsafe { self.0.memory_free(self.1, self.2) };
+    }
+}
+
+/// Pinned memory that frees itself.
+struct Pinned<'a>(&'a dyn Device, *mut u8, usize);
+
+impl<'a> Pinned<'a> {
+    fn new(device: &'a dyn Device, size: usize) -> Self {
+        Self(device, device.pinned_alloc(size).unwrap(), size)
+    }
+
+    #[allow(clippy::mut_from_ref, reason = "the test takes one slice at a time")]
+    fn bytes(&self) -> &mut [u8] {
+        // SAFETY: allocated in `new` with this size, alive while `self` is.
+        unsafe { std::slice::from_raw_parts_mut(self.1, self.2) }
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, freed once.
+        unsafe { self.0.pinned_free(self.1, self.2) };
+    }
+}
+
+/// A stream that destroys itself.
+struct Lane<'a>(&'a dyn Device, Stream);
+
+impl<'a> Lane<'a> {
+    fn new(device: &'a dyn Device) -> Self {
+        Self(device, device.stream_create().unwrap())
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        // SAFETY: created in `new`, destroyed once.
+        unsafe { self.0.stream_destroy(self.1) };
+    }
+}
+
+#[test]
+fn device_memory_is_aligned_and_keeps_what_is_copied_there() {
+    on_every_device(|device| {
+        let lane = Lane::new(device);
+        for size in [1, 255, 4096, 4097, (3 << 20) + 5] {
+            let memory = Memory::new(device, size);
+            let alignment = if device.is_host() { 4096 } else { 256 };
+            assert_eq!(memory.1 % alignment, 0);
+            let bytes = pattern(size, size as u32);
+            memory.fill(&bytes, lane.1);
+            assert!(memory.read(size, lane.1) == bytes, "{size} bytes");
+        }
+        let (free, total) = device.memory_free_total().unwrap();
+        assert!(0 < free && free <= total, "{free} of {total}");
+    });
+}
+
+#[test]
+fn pinned_memory_is_aligned_zeroed_and_copies_both_ways() {
+    on_every_device(|device| {
+        let lane = Lane::new(device);
+        for size in [1, 513, 4096, 5000, 1 << 20] {
+            for _ in 0..3 {
+                let (from, to) = (Pinned::new(device, size), Pinned::new(device, size));
+                assert_eq!(from.1 as usize % 4096, 0);
+                assert!(
+                    from.bytes()
+                        .iter()
+                        .chain(to.bytes().iter())
+                        .all(|b| *b == 0)
+                );
+                from.bytes().copy_from_slice(&pattern(size, 77));
+                let memory = Memory::new(device, size);
+                // SAFETY: all three ranges live until the stream is synchronised.
+                unsafe {
+                    device
+                        .copy_to_device(memory.1, from.1, size, lane.1)
+                        .unwrap();
+                    device
+                        .copy_from_device(to.1, memory.1, size, lane.1)
+                        .unwrap();
+                }
+                device.stream_synchronize(lane.1).unwrap();
+                assert!(from.bytes() == to.bytes(), "{size} bytes");
+                // Dirty what is freed, so that the next allocation shows whether it is zeroed.
+                to.bytes().fill(0xAB);
+            }
+        }
+    });
+}
+
+#[test]
+fn allocations_that_cannot_be_are_answered_with_the_size() {
+    on_every_device(|device| {
+        for size in [u64::MAX, u64::MAX - 4095, 1 << 60, 1 << 50] {
+            let error = device.memory_alloc(size).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::OutOfDeviceMemory,
+                "{size}: {error:?}"
+            );
+            assert!(error.message().contains(&size.to_string()), "{error}");
+            let error = device.pinned_alloc(size as usize).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::OutOfHostMemory,
+                "{size}: {error:?}"
+            );
+            assert!(error.message().contains(&size.to_string()), "{error}");
+        }
+        assert_eq!(
+            device.memory_alloc(0).unwrap_err().kind(),
+            ErrorKind::InvalidArgument
+        );
+        assert_eq!(
+            device.pinned_alloc(0).unwrap_err().kind(),
+            ErrorKind::InvalidArgument
+        );
+        // The device still works.
+        let lane = Lane::new(device);
+        let memory = Memory::new(device, 4096);
+        memory.fill(&[7; 4096], lane.1);
+        assert_eq!(memory.read(4096, lane.1), [7; 4096]);
+    });
+}
+
+/// Sizes and gaps of pieces: odd ones, pages, and one that many warps share.
+fn shapes() -> Vec<(usize, usize)> {
+    let mut shapes = vec![(0, 3)];
+    shapes.extend((1..120).map(|i| (i * 37 % 4200 + 1, i % 19)));
+    shapes.extend([
+        (4096, 0),
+        (4096, 1),
+        (4095, 0),
+        (4097, 13),
+        (1, 0),
+        (300_007, 7),
+    ]);
+    shapes
+}
+
+/// Lists pieces from `source` to `destination`, where they lie in another order, and tells
+/// [offset in source, offset in destination, size] of each.
+fn pieces(source: u64, destination: u64, into: &Pinned) -> Vec<[usize; 3]> {
+    let shapes = shapes();
+    let (mut from, mut to) = (0, 0);
+    let mut plan: Vec<[usize; 3]> = shapes
+        .iter()
+        .map(|(size, gap)| {
+            let at = from + gap;
+            from = at + size;
+            [at, 0, *size]
+        })
+        .collect();
+    for piece in plan.iter_mut().rev() {
+        piece[1] = to + 5;
+        to = piece[1] + piece[2];
+    }
+    assert!(plan.len() * size_of::<CopyPiece>() <= into.2);
+    for (i, [at, to, size]) in plan.iter().enumerate() {
+        let piece = CopyPiece {
+            source: source + *at as u64,
+            destination: destination + *to as u64,
+            size: *size as u64,
+        };
+        // SAFETY: `into` holds that many entries and is aligned to a page.
+        unsafe { into.1.cast::<CopyPiece>().add(i).write(piece) };
+    }
+    plan
+}
+
+const ROOM: usize = 1 << 20;
+
+#[test]
+fn pieces_scatter_to_the_device_and_gather_back() {
+    on_every_device(|device| {
+        if !device.is_host() && device.info().compute_capability < 75 {
+            println!("skipped: the copy kernel needs compute capability 7.5");
+            return;
+        }
+        let lane = Lane::new(device);
+        let (staging, list) = (Pinned::new(device, ROOM), Pinned::new(device, 1 << 16));
+        let memory = Memory::new(device, ROOM);
+        staging.bytes().copy_from_slice(&pattern(ROOM, 5));
+        memory.fill(&vec![0x11; ROOM], lane.1);
+
+        let plan = pieces(staging.1 as u64, memory.1, &list);
+        // SAFETY: list, staging and memory live until the stream is synchronised.
+        unsafe { device.copy_pieces(list.1.cast(), plan.len(), lane.1) }.unwrap();
+        device.stream_synchronize(lane.1).unwrap();
+        let mut expected = vec![0x11; ROOM];
+        for [at, to, size] in &plan {
+            expected[*to..to + size].copy_from_slice(&staging.bytes()[*at..at + size]);
+        }
+        assert!(memory.read(ROOM, lane.1) == expected, "scatter");
+
+        // Back, from where the pieces are to where other gaps are.
+        staging.bytes().fill(0x22);
+        let plan = pieces(memory.1, staging.1 as u64, &list);
+        // SAFETY: as above.
+        unsafe { device.copy_pieces(list.1.cast(), plan.len(), lane.1) }.unwrap();
+        device.stream_synchronize(lane.1).unwrap();
+        let mut gathered = vec![0x22; ROOM];
+        for [at, to, size] in &plan {
+            gathered[*to..to + size].copy_from_slice(&expected[*at..at + size]);
+        }
+        assert!(staging.bytes() == &gathered[..], "gather");
+    });
+}
+
+#[test]
+fn more_pieces_than_warps_and_none_at_all() {
+    on_every_device(|device| {
+        if !device.is_host() && device.info().compute_capability < 75 {
+            println!("skipped: the copy kernel needs compute capability 7.5");
+            return;
+        }
+        let (count, page) = (20_000, 512);
+        let lane = Lane::new(device);
+        let staging = Pinned::new(device, count * page);
+        let list = Pinned::new(device, count * size_of::<CopyPiece>());
+        let memory = Memory::new(device, count * page);
+        staging.bytes().copy_from_slice(&pattern(count * page, 9));
+        for i in 0..count {
+            let to = (i * 7919) % count;
+            let piece = CopyPiece {
+                source: staging.1 as u64 + (i * page) as u64,
+                destination: memory.1 + (to * page) as u64,
+                size: page as u64,
+            };
+            // SAFETY: the list has room for `count` entries and is aligned to a page.
+            unsafe { list.1.cast::<CopyPiece>().add(i).write(piece) };
+        }
+        // SAFETY: no piece is read for a count of 0; the rest lives until the stream is drained.
+        unsafe {
+            device.copy_pieces(std::ptr::null(), 0, lane.1).unwrap();
+            device.copy_pieces(list.1.cast(), count, lane.1).unwrap();
+        }
+        device.stream_synchronize(lane.1).unwrap();
+        let got = memory.read(count * page, lane.1);
+        for i in 0..count {
+            let to = (i * 7919) % count * page;
+            assert!(
+                got[to..to + page] == staging.bytes()[i * page..(i + 1) * page],
+                "piece {i}"
+            );
+        }
+    });
+}
+
+#[test]
+fn pointers_are_told_apart() {
+    on_every_device(|device| {
+        let memory = Memory::new(device, 10_000);
+        let info = device.pointer_info(memory.1 + 9_999).unwrap();
+        assert_eq!((info.kind, info.base), (MemoryKind::Device, memory.1));
+        assert!(info.size >= 10_000);
+        let pinned = Pinned::new(device, 10_000);
+        let info = device.pointer_info(pinned.1 as u64 + 5_000).unwrap();
+        assert_eq!(info.kind, MemoryKind::Pinned);
+        let heap = Box::new([0_u8; 100]);
+        for address in [0, heap.as_ptr() as u64, 8, u64::MAX] {
+            let info = device.pointer_info(address).unwrap();
+            assert_eq!(info.kind, MemoryKind::Pageable, "{address:#x}");
+            assert_eq!((info.base, info.size), (address, 0));
+        }
+        let freed = {
+            let memory = Memory::new(device, 64 << 20);
+            memory.1
+        };
+        assert_eq!(
+            device.pointer_info(freed).unwrap().kind,
+            MemoryKind::Pageable
+        );
+    });
+}
+
+#[test]
+fn registered_memory_is_pinned_until_it_is_not() {
+    on_every_device(|device| {
+        let size = 1 << 20;
+        let layout = std::alloc::Layout::from_size_align(size, 4096).unwrap();
+        // SAFETY: the layout is not empty.
+        let pointer = unsafe { std::alloc::alloc_zeroed(layout) };
+        assert!(!pointer.is_null());
+        let kind = || device.pointer_info(pointer as u64 + 100).unwrap().kind;
+        assert_eq!(kind(), MemoryKind::Pageable);
+        // SAFETY: the range is mapped until it is unregistered.
+        unsafe { device.host_register(pointer, size, false) }.unwrap();
+        assert_eq!(kind(), MemoryKind::Pinned);
+        // SAFETY: as above.
+        let again = unsafe { device.host_register(pointer, size, false) }.unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::InvalidArgument, "{again:?}");
+        // SAFETY: registered above; no copy uses it.
+        unsafe { device.host_unregister(pointer) };
+        assert_eq!(kind(), MemoryKind::Pageable);
+        // SAFETY: allocated above with this layout.
+        unsafe { std::alloc::dealloc(pointer, layout) };
+    });
+}
+
+#[test]
+fn a_read_only_file_mapping_can_be_registered_and_copied() {
+    use std::os::fd::AsRawFd;
+    on_every_device(|device| {
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        let size = 1 << 20;
+        assert!(file.metadata().unwrap().len() >= size as u64);
+        // SAFETY: a fresh mapping of a file that nobody writes while the test runs.
+        let mapped = unsafe {
+            let (null, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+            libc::mmap(null, size, libc::PROT_READ, libc::MAP_SHARED, fd, 0)
+        };
+        assert_ne!(mapped, libc::MAP_FAILED);
+        let pointer = mapped.cast::<u8>();
+        // SAFETY: the range is mapped until after it is unregistered.
+        let result = unsafe { device.host_register(pointer, size, true) };
+        if device.info().register_read_only {
+            result.unwrap();
+            let lane = Lane::new(device);
+            let memory = Memory::new(device, size);
+            // SAFETY: the mapping is readable for `size` bytes.
+            let bytes = unsafe { std::slice::from_raw_parts(pointer, size) };
+            memory.fill(bytes, lane.1);
+            assert!(memory.read(size, lane.1) == bytes);
+            // SAFETY: registered above; the stream is drained.
+            unsafe { device.host_unregister(pointer) };
+        } else {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::NotSupported);
+        }
+        // SAFETY: mapped above, unmapped once.
+        unsafe { libc::munmap(mapped, size) };
+    });
+}
+
+#[test]
+fn events_pass_with_their_stream_and_order_others() {
+    on_every_device(|device| {
+        let (first, second) = (Lane::new(device), Lane::new(device));
+        let event = device.event_create().unwrap();
+        assert!(
+            device.event_query(event).unwrap(),
+            "a fresh event counts as passed"
+        );
+        let size = 4 << 20;
+        let (from, to) = (Pinned::new(device, size), Pinned::new(device, size));
+        let word = Pinned::new(device, 4);
+        // SAFETY: an aligned word that lives as long as `word`.
+        let flag = unsafe { AtomicU32::from_ptr(word.1.cast()) };
+        let memory = Memory::new(device, size);
+        memory.fill(&vec![1; size], first.1);
+        from.bytes().copy_from_slice(&pattern(size, 3));
+
+        let held = device.info().stream_memory_operations;
+        if held {
+            // SAFETY: the word is pinned and 9 is stored below.
+            unsafe { device.stream_wait_word(first.1, word.1.cast(), 9) }.unwrap();
+        } else {
+            println!("skipped: {} cannot hold a stream", device.info().name);
+            flag.store(9, Ordering::Release);
+            // SAFETY: the word is pinned.
+            let passed = unsafe { device.stream_wait_word(first.1, word.1.cast(), 9) };
+            match device.is_host() {
+                true => passed.unwrap(),
+                false => assert_eq!(passed.unwrap_err().kind(), ErrorKind::NotSupported),
+            }
+        }
+        // SAFETY: all ranges live until both streams are synchronised.
+        unsafe { device.copy_to_device(memory.1, from.1, size, first.1) }.unwrap();
+        device.event_record(event, first.1).unwrap();
+        device.stream_wait_event(second.1, event).unwrap();
+        // SAFETY: as above.
+        unsafe { device.copy_from_device(to.1, memory.1, size, second.1) }.unwrap();
+        let early = device.event_query(event);
+        flag.store(9, Ordering::Release);
+        assert!(
+            !held || !early.unwrap(),
+            "the stream was held, yet its event passed"
+        );
+        device.event_synchronize(event).unwrap();
+        assert!(device.event_query(event).unwrap());
+        device.stream_synchronize(second.1).unwrap();
+        assert!(from.bytes() == to.bytes(), "the second stream did not wait");
+        // SAFETY: equal already, so the wait is over at once on every device that can wait.
+        let equal = unsafe { device.stream_wait_word(first.1, word.1.cast(), 9) };
+        assert!(equal.is_ok() || !device.is_host(), "{equal:?}");
+        device.stream_synchronize(first.1).unwrap();
+        // SAFETY: created above and not used again.
+        unsafe { device.event_destroy(event) };
+    });
+}
+
+#[test]
+fn every_method_works_from_many_threads() {
+    on_every_device(|device| {
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                scope.spawn(move || {
+                    if seed % 2 == 0 {
+                        device.adopt_thread().unwrap();
+                    }
+                    let lane = Lane::new(device);
+                    for round in 0..20 {
+                        let size = 1000 + 4099 * round;
+                        let memory = Memory::new(device, size);
+                        let bytes = pattern(size, seed * 100 + round as u32 + 1);
+                        memory.fill(&bytes, lane.1);
+                        assert!(memory.read(size, lane.1) == bytes);
+                    }
+                });
+            }
+        });
+    });
+}

@@ -1,0 +1,52 @@
+//! The C and C++ programs that misuse and use the ABI, built with strict warnings and run against
+//! the shared library on the host device.
+
+mod abi_common;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use abi_common::{library, root, run, scratch};
+
+/// Builds a program of the source tree and links it as a user would.
+fn build(compiler: &str, standard: &str, source: &str, more: &[&str]) -> PathBuf {
+    let source = root().join(source);
+    let name = source.file_stem().expect("a source has a name");
+    let program = scratch("programs").join(name);
+    let folder = library().parent().expect("the library is in a folder");
+    run(Command::new(compiler)
+        .arg(format!("-std={standard}"))
+        .args([
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            "-Wconversion",
+            "-Wshadow",
+        ])
+        .args(more)
+        .arg("-I")
+        .arg(root().join("include"))
+        .arg(&source)
+        .arg("-o")
+        .arg(&program)
+        .arg("-L")
+        .arg(folder)
+        .arg("-lgds_rs")
+        .arg(format!("-Wl,-rpath,{}", folder.display())));
+    program
+}
+
+#[test]
+fn misuse_is_answered() {
+    let program = build("gcc", "c11", "c_examples/abi_misuse.c", &[]);
+    let text = run(Command::new(program).env_remove("GDS_DEVICE"));
+    assert!(text.contains(" 0 wrong"), "{text}");
+}
+
+#[test]
+fn the_cpp_wrapper_closes_and_throws() {
+    let program = build("g++", "c++11", "tests/abi/raii.cpp", &[]);
+    run(Command::new(program).env_remove("GDS_DEVICE"));
+}
