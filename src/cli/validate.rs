@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::bench::{Bench, Cache, Case, Limit, Pattern, Summary, measure_by_turns};
+use super::bench::{Bench, Cache, Case, Limit, Pattern, Summary, measure_by_turns, parse_seconds};
 use super::output::{Outcome, count_text, gigabytes_per_second, note, say, say_json, size_text};
 use super::scratch::{Scratch, random_bytes};
 use super::{Global, parse_size, usage};
@@ -48,8 +48,8 @@ pub(super) struct ValidateArgs {
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// Seconds of each run of small reads
-    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    #[arg(long, value_parser = parse_seconds, default_value = "1")]
+    seconds: f64,
 }
 
 /// What a figure counts.
@@ -258,7 +258,7 @@ fn small(args: &ValidateArgs, cache: Cache, batch: u32, depth: u32) -> Case {
         cache,
         memory: MemoryKind::Device,
         batch,
-        seconds: Some(f64::from(args.seconds)),
+        seconds: Some(args.seconds),
         sync: true,
     }
 }

@@ -133,8 +133,8 @@ pub(super) fn run(global: &Global, args: &IoArgs) -> Outcome {
         say_json(&report::to_json(&bench, args.runs, &rows))?;
     }
     drop(scratch);
-    let failures = rows.iter().filter_map(|row| row.result.as_ref().err());
-    match failures.last() {
+    let mut failures = rows.iter().filter_map(|row| row.result.as_ref().err());
+    match failures.next_back() {
         Some(error) if rows.iter().all(|row| row.result.is_err()) => {
             Err(Failure::Failed(error.clone()))
         }
@@ -317,7 +317,8 @@ fn parse_policy(text: &str) -> Result<PathPolicy, String> {
     config::parse_path(text).ok_or_else(|| "a path is auto, cufile, direct or buffered".to_owned())
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+/// The length of a run.
+pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("seconds are a number from 0.01 to 3600".to_owned()),

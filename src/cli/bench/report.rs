@@ -159,9 +159,12 @@ fn latency_json(latency: &Latency) -> Value {
     })
 }
 
+/// Its label and its value in a case.
+type Axis = (&'static str, fn(&Case) -> u64);
+
 /// What varies most lies along the figure, the rest makes its lines.
 pub(super) fn figure(rows: &[Row]) -> Figure {
-    let axes: [(&str, fn(&Case) -> u64); 3] = [
+    let axes: [Axis; 3] = [
         ("block, bytes", |c| c.block),
         ("depth", |c| u64::from(c.depth)),
         ("threads", |c| u64::from(c.threads)),
