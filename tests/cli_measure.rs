@@ -10,7 +10,7 @@ use cli_support::{Folder, fails, gds, json_of, text_of};
 use serde_json::Value;
 
 fn cases(value: &Value) -> &Vec<Value> {
-    value["cases"].as_array().unwrap()
+    value["cases"].as_array().expect("a list")
 }
 
 fn positive(value: &Value) -> bool {

@@ -8,7 +8,7 @@ use cli_support::{Folder, fails, json_of, text_of};
 use serde_json::Value;
 
 fn item<'a>(report: &'a Value, name: &str) -> &'a Value {
-    let items = report["items"].as_array().unwrap();
+    let items = report["items"].as_array().expect("a list");
     let found = items.iter().find(|item| item["name"] == name);
     found.unwrap_or_else(|| panic!("no '{name}' in {report:#}"))
 }

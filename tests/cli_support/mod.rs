@@ -1,6 +1,6 @@
 //! What tests of the `gds` command share: running it on the host device, folders, files.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
