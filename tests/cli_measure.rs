@@ -200,7 +200,8 @@ fn well_formed(text: &str) {
         }
         roots += usize::from(open.is_empty());
         if !tag.ends_with('/') {
-            open.push(body.split_whitespace().next().unwrap().to_owned());
+            let name = body.split_whitespace().next().expect("a tag has a name");
+            open.push(name.to_owned());
         }
     }
     assert!(
