@@ -8,7 +8,8 @@
  *   write  path= size= [threads=1] [block=size]    device memory to file, then sync
  *   latency path= size= count= [block=4096]        random aligned reads, one at a time
  *   batch  path= size= count= [submit=count]       random 4 KiB reads to distinct addresses
- *   plain  path= size= [block=] [direct=0]         pread loop to host memory, no library
+ *   plain  path= size= [block=] [direct=0]         pread loop to host memory, no library;
+ *          [write=0]                               1: a pwrite loop from it, then fsync
  *   host   path= size= [block=]                    gds_read loop to the same host memory
  *   check  path= size=                             what the last read left is what the file holds
  *
@@ -351,16 +352,19 @@ static int batch(void) {
 static int plain(void) {
     uint64_t size = number("size", 0), block = number("block", size);
     if (need_host(size) != 0) return -1;
+    int writing = number("write", 0) != 0;
     int fd = open(word("path") ? word("path") : "",
-                  O_RDONLY | O_CLOEXEC | (number("direct", 0) ? O_DIRECT : 0));
+                  (writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | (number("direct", 0) ? O_DIRECT : 0));
     if (fd < 0) return fail("open", strerror(errno));
     double begin = now();
     for (uint64_t at = 0; at < size;) {
         uint64_t left = size - at < block ? size - at : block;
-        ssize_t got = pread(fd, host_memory + at, left, (off_t)at);
-        if (got <= 0) return fail("pread", got == 0 ? "end of file" : strerror(errno));
+        ssize_t got = writing ? pwrite(fd, host_memory + at, left, (off_t)at)
+                              : pread(fd, host_memory + at, left, (off_t)at);
+        if (got <= 0) return fail("plain", got == 0 ? "end of file" : strerror(errno));
         at += (uint64_t)got;
     }
+    if (writing && fsync(fd) != 0) return fail("fsync", strerror(errno));
     double seconds = now() - begin;
     close(fd);
     printf("{\"seconds\": %.6f, \"bytes\": %" PRIu64 "}\n", seconds, size);

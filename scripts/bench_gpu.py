@@ -1,13 +1,13 @@
 """The measurements of scripts/bench-gpu: ours, the peers and the limits, interleaved.
 
-Each contestant is a process that stays up and takes one command a line (see
-benches/gds_bench.c), so a round can run ours, then each peer, then fio, and start over: what
-drifts drifts for all. Before every run the file is made cold or warm, and cachestat(2) or
-mincore(2) confirms it. A figure is the median of the rounds.
+Each contestant is a process that stays up and takes one command a line (benches/gds_bench.c), so
+a round runs ours, each peer and fio, and starts over. Before every run the file is made cold or
+warm, and cachestat(2) or mincore(2) confirms it. A figure is the median of the rounds.
 """
 
 import argparse
 import ctypes
+import functools
 import json
 import mmap
 import os
@@ -70,10 +70,8 @@ def make_cold(path):
 
 def in_parts(size, count, work):
     step = (size // count + MIB - 1) // MIB * MIB
-    threads = [
-        threading.Thread(target=work, args=(at, min(step, size - at)))
-        for at in range(0, size, step)
-    ]
+    parts = [(at, min(step, size - at)) for at in range(0, size, step)]
+    threads = [threading.Thread(target=work, args=part) for part in parts]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -197,6 +195,10 @@ def fio(program, path, size, kind, jobs, depth, block="1M", seconds=2):
     return job["bw_bytes"] / 1e9
 
 
+def shape_name(shape):
+    return f"fio {shape[0]} x QD{shape[1]} x {(*shape, '1M')[2]}"
+
+
 def speed(answer):
     """GB/s of an answer, or None."""
     return answer["bytes"] / answer["seconds"] / 1e9 if answer.get("seconds") else None
@@ -238,9 +240,8 @@ class Bench:
                 if value is not None:
                     figures[label].append(value)
         self.details.append((title, figures))
-        for label, values in figures.items():
-            shown = " ".join(f"{v:.2f}" for v in values) or "failed"
-            print(f"  {title}: {label:34} {shown}")
+        for label, v in figures.items():
+            print(f"  {title}: {label:34}", " ".join(f"{x:.2f}" for x in v) or "failed")
         return {label: statistics.median(v) for label, v in figures.items() if v}
 
     def row(self, work, unit, ours, peers, limits, targets, less_is_better=False):
@@ -280,10 +281,7 @@ class Bench:
 
     def warm(self):
         path = self.o.disk_file
-
-        def prepare():
-            make_warm(path)
-
+        prepare = functools.partial(make_warm, path)
         pcie = self.pcie_limit()
         self.worker("ours").ask(f"read path={path} size={self.o.size}")  # pools are set up
         medians = self.rounds(
@@ -307,28 +305,39 @@ class Bench:
             self.notes.append(f"WRONG BYTES after moving {path}: {answer['error']}")
 
     def fio_best(self, path, kind):
-        shapes = [(1, 16), (1, 32), (4, 16), (8, 16), (16, 8)]
+        # Larger blocks too: some devices give their best only to those.
+        shapes = [(1, 16), (1, 32), (4, 16), (8, 16), (16, 8), (2, 16, "4M"), (4, 4, "16M")]
         tried = {shape: fio(self.o.fio, path, self.o.size, kind, *shape) for shape in shapes}
         seen = {shape: value for shape, value in tried.items() if value}
-        print(f"  fio {kind} {path}: " + ", ".join(f"{k}: {v:.2f}" for k, v in seen.items()))
-        return max(seen, key=seen.get) if seen else None
+        named = {shape_name(shape): value for shape, value in seen.items()}
+        self.details.append((f"fio sweep, {kind}", {k: [v] for k, v in named.items()}))
+        shown = ", ".join(f"{name[4:]}: {value:.2f}" for name, value in named.items())
+        print(f"  fio sweep, {kind}, {os.path.dirname(path)}: {shown}")
+        # Two go into the rounds: the best of one try each is partly luck.
+        return sorted(seen, key=seen.get, reverse=True)[:2]
+
+    def fio_rounds(self, path, kind, shapes, prepare):
+        made = []
+        for shape in shapes:
+            run = functools.partial(fio, self.o.fio, path, self.o.size, kind, *shape)
+            made.append((shape_name(shape), prepare, run))
+        return made
 
     def cold_read(self, where, path):
-        def prepare():
-            make_cold(path)
-
-        shape = self.fio_best(path, "read")
+        prepare = functools.partial(make_cold, path)
+        shapes = self.fio_best(path, "read")
         prepare()
         self.ours_read(path)
         contestants = [("ours", prepare, lambda: self.ours_read(path))]
-        if shape:
-            run = lambda: fio(self.o.fio, path, self.o.size, "read", *shape)  # noqa: E731
-            contestants.append((f"fio {shape[0]} x QD{shape[1]}", lambda: None, run))
+        contestants += self.fio_rounds(path, "read", shapes, lambda: None)
+        plain = f"plain path={path} size={self.o.size} block={16 * MIB} direct=1"
+        loop = lambda: speed(self.worker("host").ask(plain))  # noqa: E731
+        contestants.append(("plain O_DIRECT pread", prepare, loop))
+        loop()
         contestants += self.peer_reads(path, prepare, warm=False)
         if where == "zram":
-            contestants.append(
-                ("ours, one thread, QD16", prepare, lambda: self.ours_read(path, "ours-1"))
-            )
+            one = lambda: self.ours_read(path, "ours-1")  # noqa: E731
+            contestants.append(("ours, one thread, QD16", prepare, one))
             run1 = lambda: fio(self.o.fio, path, self.o.size, "read", 1, 16)  # noqa: E731
             contestants.append(("fio 1 x QD16 (equal depth)", lambda: None, run1))
         medians = self.rounds(f"{where} cold read", contestants)
@@ -336,7 +345,7 @@ class Bench:
         ours = medians.pop("ours", None)
         one = medians.pop("ours, one thread, QD16", None)
         fio_one = medians.pop("fio 1 x QD16 (equal depth)", None)
-        limits = {k: medians.pop(k) for k in list(medians) if k.startswith("fio")}
+        limits = {k: medians.pop(k) for k in list(medians) if k.startswith(("fio", "plain"))}
         if where == "disk":
             targets = self.against(ours, medians, limits, 0.98)
         else:
@@ -355,7 +364,7 @@ class Bench:
     def against(self, ours, peers, limits, share):
         limit, peer = max(limits.values(), default=None), max(peers.values(), default=None)
         return [
-            (f"{share:g} of fio's best", ours >= share * limit if ours and limit else None),
+            (f"{share:g} of the limit", ours >= share * limit if ours and limit else None),
             ("not under a peer", ours >= peer if ours and peer else None),
         ]
 
@@ -366,11 +375,11 @@ class Bench:
         # What is written is random: the source, read to the device by each program.
         for name in ["ours", *self.peers()]:
             self.worker(name).ask(f"read path={source} size={size}")
+        self.worker("host").ask(f"plain path={source} size={size}")
+        plain = f"plain path={path} size={size} block={16 * MIB} direct=1 write=1"
 
-        def prepare():
-            make_cold(path)
-
-        shape = self.fio_best(path, "write")
+        prepare = functools.partial(make_cold, path)
+        shapes = self.fio_best(path, "write")
         command = f"write path={path} size={size} "
 
         def ask(name, extra=""):
@@ -382,9 +391,9 @@ class Bench:
             return value
 
         contestants = [("ours", prepare, ours)]
-        if shape:
-            run = lambda: fio(self.o.fio, path, size, "write", *shape)  # noqa: E731
-            contestants.append((f"fio {shape[0]} x QD{shape[1]}", prepare, run))
+        loop = lambda: speed(self.worker("host").ask(plain))  # noqa: E731
+        contestants.append(("plain O_DIRECT pwrite, fsync", prepare, loop))
+        contestants += self.fio_rounds(path, "write", shapes, prepare)
         if self.peers():
             contestants += [
                 ("KvikIO default", prepare, ask("kvikio")),
@@ -395,7 +404,7 @@ class Bench:
         medians = self.rounds(f"{where} write", contestants)
         os.unlink(path)
         ours = medians.pop("ours", None)
-        limits = {k: medians.pop(k) for k in list(medians) if k.startswith("fio")}
+        limits = {k: medians.pop(k) for k in list(medians) if k.startswith(("fio", "plain"))}
         self.row(
             f"{where}, write from device", "GB/s", ours, medians, limits,
             self.against(ours, medians, limits, 1.0),
@@ -451,9 +460,7 @@ class Bench:
                     self.notes.append(f"{where} batch, {name}: {cached} of {pages} became cached")
                 return answer["iops"] / 1e6 if "iops" in answer else None
 
-            def prepare(path=path):
-                make_cold(path)
-
+            prepare = functools.partial(make_cold, path)
             contestants = [
                 ("ours, one batch", prepare, lambda: iops("ours", "", count)),
                 ("ours, 16384 a batch", prepare, lambda: iops("ours", "submit=16384", count)),
@@ -484,12 +491,7 @@ class Bench:
             command = f"{verb} path={path} size={size} block={block} {extra}"
             return lambda: speed(self.worker("host").ask(command))
 
-        def warm():
-            make_warm(path)
-
-        def cold():
-            make_cold(path)
-
+        warm, cold = functools.partial(make_warm, path), functools.partial(make_cold, path)
         self.worker("host").ask(f"plain path={path} size={size}")
         self.worker("host").ask(f"host path={path} size={size}")
         for name, block in (("4 KiB", 4096), ("64 KiB", 65536), ("1 MiB", MIB), ("whole", size)):
@@ -504,14 +506,12 @@ class Bench:
                 f"host device, warm, {name} calls", "GB/s", ours, {},
                 {"plain pread loop": plain} if plain else {}, [("0.98 of the plain loop", met)],
             )  # fmt: skip
-        shape = self.fio_best(path, "read")
+        shapes = self.fio_best(path, "read")
         contestants = [
             ("ours", cold, ask("host", size)),
             ("plain O_DIRECT pread", cold, ask("plain", 16 * MIB, "direct=1")),
         ]
-        if shape:
-            run = lambda: fio(self.o.fio, path, size, "read", *shape)  # noqa: E731
-            contestants.append((f"fio {shape[0]} x QD{shape[1]}", lambda: None, run))
+        contestants += self.fio_rounds(path, "read", shapes, lambda: None)
         medians = self.rounds("host device, cold", contestants)
         ours = medians.pop("ours", None)
         fio_best = max((v for k, v in medians.items() if k.startswith("fio")), default=None)
@@ -576,8 +576,7 @@ def main():
     if unknown:
         parser.error(f"unknown section {' '.join(sorted(unknown))}; there are {' '.join(SECTIONS)}")
     o.arguments = [*o.sections, "--size", f"{o.size >> 20}M", "--runs", str(o.runs)]
-    if o.ours:
-        o.arguments += ["--ours", o.ours]
+    o.arguments += ["--ours", o.ours] if o.ours else []
     o.sections = [s for s in SECTIONS if not o.sections or s in o.sections]
     o.disk_file = os.path.join(o.disk, "random.bin")
     o.block_file = os.path.join(o.block, "random.bin") if o.block else None

@@ -304,3 +304,31 @@ fn closing_order_does_not_matter() {
     let late = Context::open(small_config()).expect("another");
     assert!(late.open_file(&path, OpenMode::read_only()).is_ok());
 }
+
+#[test]
+fn single_pieces_never_wait_for_a_thread_that_may_not_take_them() {
+    let folder = Folder::new();
+    let (path, _) = folder.file("s", 8 << 20);
+    let config = gds_rs::Config {
+        io_threads: 16,
+        ..small_config()
+    };
+    let context = context_over(config, gds_rs::io::best());
+    let file = open(&context, &path);
+    let buffer = alloc(&context, 8 << 20);
+    for round in 0..400u64 {
+        let transfer = Transfer {
+            operation: Operation::Read,
+            file: file.clone(),
+            file_offset: 0,
+            buffer: buffer.clone(),
+            buffer_offset: 0,
+            size: if round % 8 == 0 { 8 << 20 } else { 4096 },
+        };
+        let ticket = context
+            .submit(vec![transfer], &Options::default())
+            .expect("submitted");
+        let done = ticket.wait(Some(Duration::from_secs(60)));
+        assert!(done.is_ok(), "round {round}: nobody took it");
+    }
+}

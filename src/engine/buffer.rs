@@ -59,12 +59,11 @@ impl Buffer {
             return Ok(Self::new(context, address, size, kind, Owner::Caller));
         }
         // SAFETY: the caller keeps the memory mapped while the buffer lives.
-        unsafe {
-            context
-                .shared
-                .device
-                .host_register(address as *mut u8, to_usize(size)?, false)?;
-        }
+        let pinned = unsafe {
+            let device = &context.shared.device;
+            device.host_register(address as *mut u8, to_usize(size)?, false)
+        };
+        pinned.map_err(|error| not_pinned(error, address, size))?;
         Ok(Self::new(
             context,
             address,
@@ -167,6 +166,18 @@ fn check_size(size: u64) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The driver says little of why it does not pin memory: most often a page cannot be used.
+fn not_pinned(error: Error, address: u64, size: u64) -> Error {
+    if error.kind() != ErrorKind::Cuda {
+        return error;
+    }
+    let text = format!(
+        "{size} bytes at {address:#x} cannot be pinned: {error}; pass memory that is mapped for \
+         reading and writing"
+    );
+    Error::new(ErrorKind::InvalidPointer, text).with_cuda(error.cuda())
 }
 
 fn check_pointer(context: &Arc<Inner>, address: u64, size: u64) -> Result<MemoryKind> {

@@ -154,8 +154,7 @@ pub(super) fn choose(job: &Job, piece: Piece, index: usize) -> Way {
         return if pays { Way::Direct } else { Way::Buffered };
     }
     if is_warm(job, entry, piece) {
-        job.shared
-            .set_thread_limit(job, job.shared.thread_limit_warm());
+        job.limit_threads_to_warm();
         return Way::Buffered;
     }
     job.shared.set_thread_limit(job, u32::MAX);

@@ -541,6 +541,8 @@ impl Shared {
     /// Lets more or fewer threads take part in a job.
     pub(super) fn set_thread_limit(&self, job: &Job, limit: u32) {
         if job.thread_limit.swap(limit, Relaxed) < limit {
+            // A thread that has just found nothing to do sleeps before the lock can be had.
+            drop(self.queue.lock());
             self.work.notify_all();
         }
     }

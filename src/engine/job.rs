@@ -106,7 +106,13 @@ impl Job {
             entry.first_piece = piece_total;
             piece_total += entry.piece_count;
         }
-        let limit = shared.thread_limit_warm();
+        // A job of few pieces is for whichever threads wake first: only some are woken for it.
+        let few = piece_total <= u64::from(shared.thread_limit_warm());
+        let limit = if few {
+            u32::MAX
+        } else {
+            shared.thread_limit_warm()
+        };
         Arc::new(Self {
             shared,
             entries: entries.into_boxed_slice(),
@@ -128,6 +134,14 @@ impl Job {
             finished: Condvar::new(),
             results: OnceLock::new(),
         })
+    }
+
+    /// Lets fewer threads take part, for pieces that come out of the page cache.
+    pub(super) fn limit_threads_to_warm(&self) {
+        let limit = self.shared.thread_limit_warm();
+        if self.piece_total > u64::from(limit) {
+            self.thread_limit.store(limit, Relaxed);
+        }
     }
 
     /// Pieces in all.
