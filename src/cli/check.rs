@@ -237,8 +237,8 @@ fn direct(report: &mut Report) {
     if capable {
         report.ok("disk to GPU", why);
     } else {
-        let fix = "optional: load nvidia-fs (`modprobe nvidia_fs`), or set up PCI peer-to-peer DMA; \
-                   without it bytes go through pinned host memory";
+        let fix = "optional: load nvidia-fs (`modprobe nvidia_fs`), or set up PCI peer-to-peer \
+                   DMA; without it bytes go through pinned host memory";
         report.add("disk to GPU", State::Missing, why, fix);
     }
     let groups = fs::read_dir("/sys/kernel/iommu_groups").map_or(0, Iterator::count);
