@@ -24,7 +24,9 @@ use crate::error::Result;
 
 pub use capabilities::{Capabilities, FileKind};
 pub use file::{FileDescriptors, OpenMode};
-pub use residency::{PAGE_SIZE, Residency, residency, residency_cachestat, residency_mincore};
+pub use residency::{
+    PAGE_SIZE, Residency, evict, residency, residency_cachestat, residency_mincore,
+};
 
 /// What to do with a range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
