@@ -276,7 +276,7 @@ impl Trials {
         trial.bytes[side].fetch_add(size, Relaxed);
         let [cufile, bounce] = [trial.bytes[0].load(Relaxed), trial.bytes[1].load(Relaxed)];
         if cufile + bounce >= TRIAL_BYTES {
-            let threads = shared.config.thread_count() as u64;
+            let threads = shared.thread_count as u64;
             let (even, odd) = (threads.div_ceil(2), (threads / 2).max(1));
             // Bytes are counted when a piece starts, so both sides ran equally long.
             let faster = cufile * odd > bounce * even;
@@ -301,7 +301,7 @@ impl Trials {
 
 fn new_trial(shared: &Shared, file: &FileInner) -> Arc<Trial> {
     let caps = file.descriptors.capabilities();
-    let capable = shared.config.thread_count() > 1
+    let capable = shared.thread_count > 1
         && cufile::direct_capable().0
         && cufile::gates(caps, !shared.device.is_host())
             .iter()

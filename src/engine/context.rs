@@ -250,7 +250,7 @@ impl Inner {
         if !threads.is_empty() {
             return Ok(());
         }
-        let count = self.shared.config.thread_count();
+        let count = self.shared.thread_count;
         self.shared.threads.store(count, Relaxed);
         for index in 0..count {
             let shared = self.shared.clone();

@@ -85,7 +85,7 @@ fn facts(shared: &Shared, file: &FileInner) -> Vec<(String, String)> {
         ("file I/O".to_owned(), shared.io.name().to_owned()),
         (
             "transfer threads".to_owned(),
-            shared.config.thread_count().to_string(),
+            shared.thread_count.to_string(),
         ),
     ];
     if caps.direct_offset_alignment > 0 {

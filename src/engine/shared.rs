@@ -32,6 +32,7 @@ const PIECE_MIN: u64 = 256 << 10;
 /// What callers and transfer threads share.
 pub(super) struct Shared {
     pub(super) config: Config,
+    pub(super) thread_count: usize,
     pub(super) device: Arc<dyn Device>,
     pub(super) io: Arc<dyn Io>,
     pub(super) metrics: Metrics,
@@ -68,6 +69,8 @@ pub(super) struct Run {
 impl Shared {
     pub(super) fn new(config: Config, device: Arc<dyn Device>, io: Arc<dyn Io>) -> Self {
         Self {
+            // Asking the system how many processors there are reads a file: once is enough.
+            thread_count: config.thread_count(),
             config,
             words: WordPool::new(&device),
             device,
@@ -136,7 +139,7 @@ impl Shared {
 
     /// Bytes of a piece of a job of `total` bytes: several for each thread, within a slot.
     pub(super) fn piece_size(&self, total: u64) -> u64 {
-        let share = total / (4 * self.config.thread_count() as u64);
+        let share = total / (4 * self.thread_count as u64);
         let slot = self.slot_size();
         let least = PIECE_MIN.max(self.config.alignment).min(slot);
         share.clamp(least, slot).next_power_of_two().min(slot)
@@ -184,15 +187,20 @@ impl Shared {
                 None
             };
             if job.unclaimed() == 0 {
-                let mut queue = self.queue.lock();
-                queue.jobs.retain(|j| !Arc::ptr_eq(j, &job));
-                self.queued.store(queue.jobs.len(), Relaxed);
+                self.forget(&job);
             }
             if run.is_some() {
                 return run;
             }
         }
         None
+    }
+
+    /// Takes a job that has nothing left to claim out of the queue.
+    pub(super) fn forget(&self, job: &Arc<Job>) {
+        let mut queue = self.queue.lock();
+        queue.jobs.retain(|j| !Arc::ptr_eq(j, job));
+        self.queued.store(queue.jobs.len(), Relaxed);
     }
 
     fn claim(&self, job: &Arc<Job>) -> Option<Run> {
@@ -213,7 +221,7 @@ impl Shared {
 
     /// Adds small pieces that fit into the same slot, leaving a share for each thread.
     fn group(&self, job: &Job, first: Piece, pieces: &mut Vec<Piece>) {
-        let share = job.unclaimed().div_ceil(self.config.thread_count() as u64);
+        let share = job.unclaimed().div_ceil(self.thread_count as u64);
         let most = (share as usize).clamp(1, GROUP_MAX);
         let operation = job.entries[first.entry].operation;
         let mut room = self.slot_size().saturating_sub(self.room_of(job, first));
@@ -283,7 +291,7 @@ impl Shared {
     /// Why no thread could start.
     pub(super) fn wait_until_prepared(&self) -> Result<()> {
         let mut queue = self.queue.lock();
-        while queue.prepared < self.config.thread_count() && queue.dead.is_none() {
+        while queue.prepared < self.thread_count && queue.dead.is_none() {
             self.ready.wait(&mut queue);
         }
         queue.dead.clone().map_or(Ok(()), Err)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::job::Job;
 use super::transfer::Completion;
+use super::worker;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A submitted job. Clones are the same job; dropping the last one of an unfinished job cancels
@@ -109,6 +110,14 @@ impl Drop for Hold {
         if !self.0.is_done() {
             self.0.cancel();
             self.0.wait(None);
+        }
+        // A transfer thread still lets go of the job, and with it of files and memory: what the
+        // caller closes next is then really closed. A waker runs on such a thread itself.
+        if worker::shared_of_this_thread() == 0 && Arc::strong_count(&self.0) > 1 {
+            self.0.shared.forget(&self.0);
+            while Arc::strong_count(&self.0) > 1 {
+                std::thread::yield_now();
+            }
         }
     }
 }
