@@ -70,7 +70,8 @@ impl Default for Roots {
 }
 
 /// The gates for a file with these capabilities, in the order in which to mend them: the device
-/// first, because without a CUDA device nothing else is worth mending. cuFile may be when all have passed. Loads the library (at most once), but does not open its driver.
+/// first, because without a CUDA device nothing else is worth mending. cuFile may be called when
+/// all have passed. Loads the library (at most once), but does not open its driver.
 #[must_use]
 pub fn gates(capabilities: &Capabilities, device_is_cuda: bool) -> Vec<Gate> {
     let (library, version) = match library::load() {
