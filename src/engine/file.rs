@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::choice::Warmth;
 use super::context::{Context, Inner};
+use super::stopwatch::Stopwatch;
 use super::{Buffer, Completion, Options, Segment, Transfer, inline};
 use crate::base::{is_aligned, limits};
 use crate::config::PathPolicy;
@@ -48,6 +49,7 @@ struct Rest {
 
 impl File {
     pub(super) fn new(context: &Arc<Inner>, descriptors: FileDescriptors) -> Self {
+        Stopwatch::prepare();
         let c = descriptors.capabilities();
         let config = &context.shared.config;
         let cached = matches!(config.path, PathPolicy::Auto | PathPolicy::Buffered);
@@ -144,6 +146,7 @@ impl File {
     ///
     /// # Errors
     /// As `read`, and `TimedOut`.
+    #[inline]
     pub fn read_with(
         &self,
         file_offset: u64,
@@ -166,6 +169,7 @@ impl File {
     ///
     /// # Errors
     /// As `write`, and `TimedOut`.
+    #[inline]
     pub fn write_with(
         &self,
         file_offset: u64,

@@ -357,7 +357,7 @@ struct Range {
 }
 
 impl Range {
-    #[inline]
+    #[inline(always)]
     fn new(
         file: *const gds_file_t,
         file_offset: u64,
