@@ -39,7 +39,7 @@ const DIRECT_WRITE_FILE_SYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "f2fs"];
 const STREAK: i32 = 64;
 /// Bytes that a warm file gives between two questions: small reads of it take little longer than
 /// the question, large ones much longer.
-const WARM_RECHECK: u64 = 2 << 20;
+const WARM_RECHECK: u64 = 8 << 20;
 /// Reads that a cold file gives between two questions: each takes much longer than the question.
 const COLD_RECHECK: u64 = 16;
 /// Bytes that a trial of cuFile against the bounce path moves before it is decided.
