@@ -136,27 +136,34 @@ pub(super) fn reserve(transfer: &Transfer) -> Result<()> {
     }
 }
 
+/// Whether a piece goes around the page cache through the kernel's queue.
+pub(super) fn goes_direct(job: &Job, piece: Piece) -> bool {
+    let entry = &job.entries[piece.entry];
+    if entry.file.direct().is_none() {
+        return false;
+    }
+    match (job.terms.policy, entry.operation) {
+        (PathPolicy::CuFile | PathPolicy::Buffered, _) => false,
+        (PathPolicy::Direct, _) => true,
+        (PathPolicy::Auto, Operation::Read) => !is_warm(job, entry, piece),
+        (PathPolicy::Auto, Operation::Write) => writes_directly(&entry.file, entry.size),
+    }
+}
+
 /// The way of a piece, for transfer thread `index`.
 pub(super) fn choose(job: &Job, piece: Piece, index: usize) -> Way {
     let entry = &job.entries[piece.entry];
-    let direct = entry.file.direct().is_some();
-    match job.terms.policy {
-        PathPolicy::CuFile => return Way::CuFile,
-        PathPolicy::Buffered => return Way::Buffered,
-        PathPolicy::Direct if direct => return Way::Direct,
-        PathPolicy::Direct | PathPolicy::Auto => {}
+    if job.terms.policy == PathPolicy::CuFile {
+        return Way::CuFile;
     }
-    if !direct {
+    if !goes_direct(job, piece) {
         return Way::Buffered;
     }
-    if entry.operation == Operation::Write {
-        let pays = writes_directly(&entry.file, piece.size.max(entry.size));
-        return if pays { Way::Direct } else { Way::Buffered };
-    }
-    if is_warm(job, entry, piece) {
-        return Way::Buffered;
-    }
-    if entry.host_memory || job.terms.checksum {
+    let measured = job.terms.policy == PathPolicy::Auto
+        && entry.operation == Operation::Read
+        && !entry.host_memory
+        && !job.terms.checksum;
+    if !measured {
         return Way::Direct;
     }
     job.shared
