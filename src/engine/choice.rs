@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -37,7 +37,11 @@ const DIRECT_WRITE_FILE_SYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "f2fs"];
 /// After this many small reads in a row of the same temperature the page cache is asked only now
 /// and then.
 const STREAK: i32 = 64;
-const STREAK_RECHECK: i32 = 16;
+/// Bytes that a warm file gives between two questions: small reads of it take little longer than
+/// the question, large ones much longer.
+const WARM_RECHECK: u64 = 2 << 20;
+/// Reads that a cold file gives between two questions: each takes much longer than the question.
+const COLD_RECHECK: u64 = 16;
 /// Bytes that a trial of cuFile against the bounce path moves before it is decided.
 const TRIAL_BYTES: u64 = 256 << 20;
 
@@ -227,25 +231,48 @@ fn mostly_resident(found: &Residency) -> bool {
     found.dirty > 0 || found.cached * 16 >= found.pages * 15
 }
 
+/// How warm the page cache was for the small reads of a file.
+#[derive(Default)]
+pub(super) struct Warmth {
+    /// Answers in a row that were warm (positive) or cold (negative), up to `STREAK`.
+    streak: AtomicI32,
+    /// What was read since the last question: `WARM_RECHECK` makes the next one due.
+    unasked: AtomicU64,
+}
+
 /// As `range_is_warm` for small reads: a file that has been cold or warm for a while is asked only
 /// now and then. Either way is right, one of them is slower.
+#[inline]
 pub(super) fn small_is_warm(file: &FileInner, start: u64, size: u64) -> bool {
-    let streak = file.streak.load(Relaxed);
-    let step = if streak < 0 { -1 } else { 1 };
-    if streak.abs() >= STREAK && streak % STREAK_RECHECK != 0 {
-        // Stay in the range where most reads are not asked about, and never overflow.
-        let next = if streak.abs() >= 2 * STREAK {
-            step * STREAK
+    let Warmth { streak, unasked } = &file.warmth;
+    let known = streak.load(Relaxed);
+    if known.abs() >= STREAK {
+        let warm = known > 0;
+        let weight = if warm {
+            size
         } else {
-            streak + step
+            WARM_RECHECK / COLD_RECHECK
         };
-        file.streak.store(next, Relaxed);
-        return streak > 0;
+        let sum = unasked.load(Relaxed) + weight;
+        if sum < WARM_RECHECK {
+            // Counts that meet and lose one only put the next question off.
+            unasked.store(sum, Relaxed);
+            return warm;
+        }
+        unasked.store(0, Relaxed);
     }
+    ask_again(file, start, size)
+}
+
+#[cold]
+fn ask_again(file: &FileInner, start: u64, size: u64) -> bool {
+    let streak = &file.warmth.streak;
     let warm = range_is_warm(file, start, size);
-    let same = warm == (streak > 0) || streak == 0;
-    let next = if same { streak } else { 0 } + if warm { 1 } else { -1 };
-    file.streak.store(next, Relaxed);
+    let step = if warm { 1 } else { -1 };
+    let known = streak.load(Relaxed);
+    let same = known.signum() != -step;
+    let next = if same { known + step } else { step };
+    streak.store(next.clamp(-STREAK, STREAK), Relaxed);
     warm
 }
 

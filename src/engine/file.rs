@@ -5,11 +5,12 @@ use std::os::fd::RawFd;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::choice::Warmth;
 use super::context::{Context, Inner};
 use super::{Buffer, Completion, Options, Segment, Transfer, inline};
-use crate::base::limits;
+use crate::base::{is_aligned, limits};
 use crate::error::{Error, ErrorKind, Result, is_transient_errno};
 use crate::io::{Capabilities, FileDescriptors, OpenMode, Operation, cufile};
 
@@ -22,8 +23,10 @@ pub(super) struct FileInner {
     pub(super) descriptors: FileDescriptors,
     /// O_DIRECT was refused once (EINVAL although aligned): this file goes buffered from then on.
     pub(super) direct_refused: AtomicBool,
-    /// Small reads in a row that found the page cache warm (positive) or cold (negative).
-    pub(super) streak: AtomicI32,
+    /// How warm the page cache was for small reads.
+    pub(super) warmth: Warmth,
+    /// Alignment of direct I/O: file offsets, sizes and memory, bytes.
+    alignment: u64,
     /// A failed sync: what was written may be lost, and the kernel forgets that it failed.
     poisoned: AtomicBool,
     handle: OnceLock<Result<cufile::Handle>>,
@@ -31,11 +34,19 @@ pub(super) struct FileInner {
 
 impl File {
     pub(super) fn new(context: &Arc<Inner>, descriptors: FileDescriptors) -> Self {
+        let c = descriptors.capabilities();
+        let alignment = context
+            .shared
+            .config
+            .alignment
+            .max(u64::from(c.direct_offset_alignment))
+            .max(u64::from(c.direct_memory_alignment));
         Self(Arc::new(FileInner {
             context: context.clone(),
             descriptors,
             direct_refused: AtomicBool::new(false),
-            streak: AtomicI32::new(0),
+            warmth: Warmth::default(),
+            alignment,
             poisoned: AtomicBool::new(false),
             handle: OnceLock::new(),
         }))
@@ -157,6 +168,7 @@ impl File {
         )
     }
 
+    #[inline]
     fn transfer(
         &self,
         operation: Operation,
@@ -177,14 +189,22 @@ impl File {
         )? {
             return Ok(completion);
         }
-        let transfer = Transfer {
-            operation,
-            file: self.clone(),
-            file_offset,
-            buffer: buffer.clone(),
-            buffer_offset,
-            size,
-        };
+        self.queued(
+            Transfer {
+                operation,
+                file: self.clone(),
+                file_offset,
+                buffer: buffer.clone(),
+                buffer_offset,
+                size,
+            },
+            options,
+        )
+    }
+
+    /// By the transfer threads.
+    #[cold]
+    fn queued(&self, transfer: Transfer, options: &Options) -> Result<Completion> {
         Context::from_inner(self.0.context.clone())
             .submit(vec![transfer], options)?
             .wait(None)
@@ -283,11 +303,7 @@ impl FileInner {
 
     /// Alignment of direct I/O: file offsets, sizes and memory, bytes.
     pub(super) fn alignment(&self) -> u64 {
-        let c = self.descriptors.capabilities();
-        let least = self.context.shared.config.alignment;
-        least
-            .max(u64::from(c.direct_offset_alignment))
-            .max(u64::from(c.direct_memory_alignment))
+        self.alignment
     }
 
     /// The cuFile handle, registered at first use.
@@ -324,7 +340,7 @@ impl FileInner {
         let mut attempts = 0;
         while done < size {
             // A direct read stops at an odd byte at the end of the file, and cannot go on there.
-            let fd = if done.is_multiple_of(self.alignment()) {
+            let fd = if is_aligned(done, self.alignment) {
                 fd
             } else {
                 buffered

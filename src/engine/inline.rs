@@ -8,11 +8,11 @@ use super::file::FileInner;
 use super::plan::check_range;
 use super::shared::Shared;
 use super::staging::{INLINE_SIZE, InlineSlot};
+use super::stopwatch::Stopwatch;
 use super::transfer::{Completion, Options};
 use super::{Buffer, Path};
-use crate::base::clock::now_ns;
 use crate::base::crc::crc32c;
-use crate::base::{align_down, align_up};
+use crate::base::{align_down, align_up, is_aligned};
 use crate::config::PathPolicy;
 use crate::error::Result;
 use crate::io::Operation;
@@ -61,7 +61,7 @@ pub(super) fn try_run(
         return Ok(None);
     }
     check_range(file, operation, offset, buffer, buffer_offset, size)?;
-    let start_ns = now_ns();
+    let stopwatch = Stopwatch::start();
     let mut small = Small {
         shared,
         file,
@@ -88,7 +88,7 @@ pub(super) fn try_run(
         small.on_device(direct)
     };
     let (bytes, path, crc32c) = moved.inspect_err(|_| direction.record_error())?;
-    let latency_ns = now_ns() - start_ns;
+    let latency_ns = stopwatch.elapsed_ns();
     direction.record(bytes, latency_ns);
     shared.metrics.path_bytes[path as usize].fetch_add(bytes, Relaxed);
     Ok(Some(Completion {
@@ -119,7 +119,7 @@ impl Small<'_> {
     fn on_host(&mut self, direct: bool) -> Result<(u64, Path, Option<u32>)> {
         let pointer = self.address as *mut u8;
         let alignment = self.file.alignment();
-        let fits = (self.offset | self.address | self.size).is_multiple_of(alignment);
+        let fits = is_aligned(self.offset | self.address | self.size, alignment);
         if direct && fits {
             let bytes = self.direct(pointer, self.offset, self.size)?;
             return Ok((bytes, Path::HostDirect, self.check(pointer, bytes)));
@@ -188,7 +188,7 @@ impl Small<'_> {
         unsafe { device.copy_from_device(memory, self.address, self.size as usize, stream)? };
         device.stream_synchronize(stream)?;
         let crc = self.check(memory, self.size);
-        let fits = (self.offset | self.size).is_multiple_of(self.file.alignment());
+        let fits = is_aligned(self.offset | self.size, self.file.alignment());
         let bytes = match direct && fits {
             true => self.direct(memory, self.offset, self.size)?,
             false => self.buffered(memory, self.offset, self.size)?,

@@ -257,19 +257,20 @@ pub(crate) fn chars<const N: usize>(text: &str) -> [c_char; N] {
 }
 
 /// Refuses a range whose end cannot be addressed.
+#[inline]
 pub(crate) fn check_range(what: &str, offset: u64, size: u64) -> Outcome {
     match offset.checked_add(size) {
         Some(end) if end <= limits::TRANSFER_SIZE_MAX => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::OutOfRange,
-            format!(
-                "{what} {offset} plus size {size} passes {}, the largest offset",
-                limits::TRANSFER_SIZE_MAX
-            ),
-        )
-        .with_offset(offset)
-        .into()),
+        _ => Err(past_the_end(what, offset, size)),
     }
+}
+
+#[cold]
+fn past_the_end(what: &str, offset: u64, size: u64) -> Failure {
+    let largest = limits::TRANSFER_SIZE_MAX;
+    let text = format!("{what} {offset} plus size {size} passes {largest}, the largest offset");
+    let error = Error::new(ErrorKind::OutOfRange, text);
+    error.with_offset(offset).into()
 }
 
 /// A field or parameter that is 0 or 1.
