@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -11,7 +11,8 @@ use super::Options;
 use super::choice::Trials;
 use super::job::{Gate, Job, Terms};
 use super::plan::Piece;
-use super::staging::{InlinePool, WordPool};
+use super::staging::InlinePool;
+use super::stream::RingPool;
 use crate::base::clock::now_ns;
 use crate::base::limits;
 use crate::config::Config;
@@ -37,7 +38,7 @@ pub(super) struct Shared {
     pub(super) io: Arc<dyn Io>,
     pub(super) metrics: Metrics,
     pub(super) inline: InlinePool,
-    pub(super) words: Arc<WordPool>,
+    pub(super) rings: Arc<RingPool>,
     pub(super) trials: Trials,
     queue: Mutex<Queue>,
     work: Condvar,
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     queued: AtomicUsize,
     /// Transfer threads that still work; fewer than configured when some could not start.
     pub(super) threads: AtomicUsize,
+    /// Bytes of direct I/O that the kernel has, of all threads.
+    direct_bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -60,6 +63,20 @@ struct Queue {
     looked_after: bool,
 }
 
+/// Bytes of a staging slot. The device's copy engine needs about 3 us between copies of different
+/// threads, so slots are as large as four to a thread allow, up to 4 MiB.
+fn slot_size(config: &Config) -> u64 {
+    (config.buffer_size / 4)
+        .clamp(limits::BUFFER_SIZE_MIN, SLOT_MAX)
+        .max(config.alignment)
+}
+
+/// Staging slots of a transfer thread.
+fn slot_count(config: &Config) -> usize {
+    let fit = (config.buffer_size / slot_size(config)) as usize;
+    fit.clamp(1, config.max_outstanding_io as usize)
+}
+
 /// Pieces that a transfer thread has claimed, all of one job and one operation.
 pub(super) struct Run {
     pub(super) job: Arc<Job>,
@@ -68,11 +85,12 @@ pub(super) struct Run {
 
 impl Shared {
     pub(super) fn new(config: Config, device: Arc<dyn Device>, io: Arc<dyn Io>) -> Self {
+        // Asking the system how many processors there are reads a file: once is enough.
+        let thread_count = config.thread_count();
         Self {
-            // Asking the system how many processors there are reads a file: once is enough.
-            thread_count: config.thread_count(),
+            thread_count,
+            rings: RingPool::new(&device, thread_count * slot_count(&config)),
             config,
-            words: WordPool::new(&device),
             device,
             io,
             metrics: Metrics::default(),
@@ -84,6 +102,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
+            direct_bytes: AtomicU64::new(0),
         }
     }
 
@@ -129,12 +148,14 @@ impl Shared {
         pause
     }
 
-    /// Bytes of a staging slot. The device's copy engine needs about 3 us between copies of
-    /// different threads, so slots are as large as four to a thread allow, up to 4 MiB.
+    /// Bytes of a staging slot.
     pub(super) fn slot_size(&self) -> u64 {
-        (self.config.buffer_size / 4)
-            .clamp(limits::BUFFER_SIZE_MIN, SLOT_MAX)
-            .max(self.config.alignment)
+        slot_size(&self.config)
+    }
+
+    /// Staging slots of a transfer thread.
+    pub(super) fn slot_count(&self) -> usize {
+        slot_count(&self.config)
     }
 
     /// Bytes of a piece of a job of `total` bytes: several for each thread, within a slot.
@@ -159,12 +180,42 @@ impl Shared {
         }
     }
 
+    /// The place of a job in the caller's stream.
     pub(super) fn gate(&self, stream: Stream) -> Result<Gate> {
-        let word = self.words.take()?;
-        let start = self.device.event_create()?;
-        let gate = Gate::new(start, word);
-        self.device.event_record(start, stream)?;
-        Ok(gate)
+        let mut ring = self.rings.take()?;
+        let before = self.device.event_create()?;
+        let launched = self
+            .device
+            .event_record(before, stream)
+            .and_then(|()| ring.launch(stream));
+        if let Err(error) = launched {
+            // SAFETY: just made, and given to nobody.
+            unsafe { self.device.event_destroy(before) };
+            return Err(error);
+        }
+        Ok(Gate::new(before, ring))
+    }
+
+    /// Whether the kernel has enough direct I/O to keep a storage device busy. More requests only
+    /// reach it in a worse order.
+    pub(super) fn is_saturated(&self) -> bool {
+        let most = u64::from(self.config.max_outstanding_io) << 20;
+        self.direct_bytes.load(Relaxed) >= most.max(self.slot_size())
+    }
+
+    /// Counts direct I/O that is handed to the kernel.
+    pub(super) fn add_direct(&self, bytes: u64) {
+        self.direct_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts direct I/O that has ended, and wakes a thread that may have waited for that.
+    pub(super) fn end_direct(&self, bytes: u64) {
+        let saturated = self.is_saturated();
+        self.direct_bytes.fetch_sub(bytes, Relaxed);
+        if saturated && !self.is_saturated() {
+            drop(self.queue.lock());
+            self.work.notify_one();
+        }
     }
 
     /// Claims work for a transfer thread: one piece, or small ones that share a slot.
@@ -248,18 +299,17 @@ impl Shared {
     /// Sleeps until there may be work. False when the context is closing and nothing is left.
     pub(super) fn wait_for_work(&self) -> bool {
         let mut queue = self.queue.lock();
-        if queue
-            .jobs
-            .iter()
-            .any(|j| j.unclaimed() > 0 && j.gate_has_passed())
-        {
+        let saturated = self.is_saturated();
+        let may = |j: &Arc<Job>| j.unclaimed() > 0 && j.gate_has_passed();
+        if !saturated && queue.jobs.iter().any(may) {
             return true;
         }
         if self.stopping.load(Relaxed) && queue.jobs.is_empty() {
             return false;
         }
-        // Nobody signals an open gate or a passed deadline: one thread looks for all.
-        if !queue.jobs.is_empty() && !queue.looked_after {
+        // Nobody signals an open gate or a passed deadline: one thread looks for all. A saturated
+        // device has threads at work, which look between pieces and signal when it is not.
+        if !saturated && !queue.jobs.is_empty() && !queue.looked_after {
             queue.looked_after = true;
             let pause = Duration::from_micros(self.config.poll_interval_us.max(1));
             self.work.wait_for(&mut queue, pause);

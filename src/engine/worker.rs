@@ -31,6 +31,9 @@ pub(super) fn shared_of_this_thread() -> usize {
     SHARED.get()
 }
 
+/// Looks at a ring between two questions to the driver.
+const RING_LOOKS: u32 = 2000;
+
 /// Runs a transfer thread until the context closes.
 pub(super) fn run(shared: &Arc<Shared>, index: usize) {
     SHARED.set(Arc::as_ptr(shared) as usize);
@@ -80,8 +83,7 @@ impl Worker {
         device.adopt_thread()?;
         let size = shared.slot_size() as usize;
         let config = &shared.config;
-        let count = (config.buffer_size as usize / size)
-            .clamp(1, (config.max_outstanding_io as usize).max(1));
+        let count = shared.slot_count();
         let slots = Slots::new(&device, count, size)?;
         let mut queue = shared
             .io
@@ -150,6 +152,9 @@ impl Worker {
                 break;
             }
             self.starved = false;
+            if self.shared.is_saturated() {
+                break;
+            }
             let Some(run) = self.shared.take() else {
                 break;
             };
@@ -238,11 +243,7 @@ impl Worker {
     fn copy(&mut self, slot: usize, job: &Arc<Job>) {
         let stream = self.stream.get();
         // SAFETY: the slot is this thread's until it is retired, and the job holds the memory.
-        let copied =
-            unsafe { self.slots.copy_parts(slot, job, stream, self.kernel) }.and_then(|()| {
-                self.device
-                    .event_record(self.slots.list[slot].event, stream)
-            });
+        let copied = unsafe { self.slots.copy_parts(slot, job, stream, self.kernel) };
         match copied {
             Ok(()) => {
                 self.copying.push_back(slot);
@@ -267,15 +268,42 @@ impl Worker {
         }
     }
 
+    fn copy_is_over(&self, slot: usize) -> Result<bool> {
+        let taken = &self.slots.list[slot];
+        match (
+            taken.entry,
+            taken.job.as_ref().and_then(|j| j.gate.as_ref()),
+        ) {
+            (Some(entry), Some(gate)) => Ok(gate.ring.passed(entry)),
+            _ => self.device.event_query(taken.event),
+        }
+    }
+
+    fn wait_for_copy(&self, slot: usize) -> Result<bool> {
+        let event = self.slots.list[slot].event;
+        if self.slots.list[slot].entry.is_none() {
+            return self.device.event_synchronize(event).map(|()| true);
+        }
+        // The kernel in the caller's stream says nothing when the device has failed; any other
+        // call to the driver does.
+        while !self.copy_is_over(slot)? {
+            for _ in 0..RING_LOOKS {
+                if self.copy_is_over(slot)? {
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            self.device.event_query(event)?;
+        }
+        Ok(true)
+    }
+
     /// Takes slots whose copies are over out of the stream, in order. `wait` waits for the first.
     fn retire(&mut self, wait: bool) -> bool {
         let mut progress = false;
         while let Some(&slot) = self.copying.front() {
-            let event = self.slots.list[slot].event;
-            let over = match self.device.event_query(event) {
-                Ok(false) if wait && !progress => {
-                    self.device.event_synchronize(event).map(|()| true)
-                }
+            let over = match self.copy_is_over(slot) {
+                Ok(false) if wait && !progress => self.wait_for_copy(slot),
                 other => other,
             };
             match over {
@@ -323,6 +351,7 @@ impl Worker {
             match edges {
                 Ok(None) => {
                     *pending += 1;
+                    self.shared.add_direct(part.io_size);
                     self.ready.push_back((slot, index));
                 }
                 Ok(Some(bytes)) => part.outcome = Some(Ok(bytes)),
@@ -369,6 +398,7 @@ impl Worker {
     fn complete(&mut self, slot: usize, job: &Arc<Job>) {
         let taken = &mut self.slots.list[slot];
         taken.pending = 0;
+        taken.entry = None;
         taken.job = None;
         let mut parts = std::mem::take(&mut taken.parts);
         self.free.push(slot);
@@ -490,6 +520,8 @@ impl Worker {
             }
             Step::Failed(error) => part.outcome = Some(Err(error)),
         }
+        let bytes = self.slots.list[slot].parts[index].io_size;
+        self.shared.end_direct(bytes);
         self.slots.list[slot].pending -= 1;
         if self.slots.list[slot].pending == 0 {
             self.io_over(slot, &job);
@@ -506,6 +538,9 @@ impl Drop for Worker {
             && self.queue.wait(self.queue.in_flight(), &mut done).is_ok()
         {}
         let _ = self.device.stream_synchronize(self.stream.get());
+        for slot in std::mem::take(&mut self.copying) {
+            let _ = self.wait_for_copy(slot);
+        }
         for slot in 0..self.slots.list.len() {
             let Some(job) = self.slots.list[slot].job.take() else {
                 continue;
