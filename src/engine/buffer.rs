@@ -88,12 +88,14 @@ impl Buffer {
     }
 
     /// The address: a device pointer for device memory.
+    #[inline]
     #[must_use]
     pub fn address(&self) -> u64 {
         self.0.address
     }
 
     /// Bytes.
+    #[inline]
     #[must_use]
     pub fn size(&self) -> u64 {
         self.0.size
@@ -111,6 +113,7 @@ impl Buffer {
         Context::from_inner(self.0.context.clone())
     }
 
+    #[inline]
     pub(super) fn inner(&self) -> &Arc<Inner> {
         &self.0.context
     }

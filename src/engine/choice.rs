@@ -244,24 +244,36 @@ pub(super) struct Warmth {
 /// now and then. Either way is right, one of them is slower.
 #[inline]
 pub(super) fn small_is_warm(file: &FileInner, start: u64, size: u64) -> bool {
-    let Warmth { streak, unasked } = &file.warmth;
-    let known = streak.load(Relaxed);
+    let known = file.warmth.streak.load(Relaxed);
     if known.abs() >= STREAK {
         let warm = known > 0;
-        let weight = if warm {
-            size
-        } else {
-            WARM_RECHECK / COLD_RECHECK
-        };
-        let sum = unasked.load(Relaxed) + weight;
-        if sum < WARM_RECHECK {
-            // Counts that meet and lose one only put the next question off.
-            unasked.store(sum, Relaxed);
+        let cold_weight = WARM_RECHECK / COLD_RECHECK;
+        if file.warmth.put_off(if warm { size } else { cold_weight }) {
             return warm;
         }
-        unasked.store(0, Relaxed);
+        file.warmth.unasked.store(0, Relaxed);
     }
     ask_again(file, start, size)
+}
+
+/// Whether a small read goes through the page cache without a question.
+#[inline]
+pub(super) fn is_known_warm(file: &FileInner, size: u64) -> bool {
+    file.is_buffered || (file.warmth.streak.load(Relaxed) >= STREAK && file.warmth.put_off(size))
+}
+
+impl Warmth {
+    /// Counts a read that needs no question; false when the next question is due.
+    #[inline]
+    fn put_off(&self, weight: u64) -> bool {
+        let sum = self.unasked.load(Relaxed) + weight;
+        let early = sum < WARM_RECHECK;
+        if early {
+            // Threads that lose each other's counts only put the next question off.
+            self.unasked.store(sum, Relaxed);
+        }
+        early
+    }
 }
 
 #[cold]

@@ -162,17 +162,22 @@ fn struct_size(message: String) -> Failure {
 }
 
 /// Refuses NULL and what is misaligned for T.
+#[inline]
 pub(crate) fn check_pointer<T>(pointer: *const T, name: &str) -> Outcome {
     if pointer.is_null() {
         return Err(Failure::null(name));
     }
     if !pointer.is_aligned() {
-        return Err(Failure::argument(format!(
-            "{name} is {pointer:p}; it must be a multiple of {}",
-            align_of::<T>()
-        )));
+        return Err(misaligned(pointer.addr(), align_of::<T>(), name));
     }
     Ok(())
+}
+
+#[cold]
+fn misaligned(address: usize, alignment: usize, name: &str) -> Failure {
+    Failure::argument(format!(
+        "{name} is {address:#x}; it must be a multiple of {alignment}"
+    ))
 }
 
 /// Writes an answer where the caller wants it; NULL means that the caller does not.
@@ -187,6 +192,7 @@ pub(crate) unsafe fn write_optional<T>(place: *mut T, value: T) {
 }
 
 /// Refuses a misaligned place; NULL is fine.
+#[inline]
 pub(crate) fn check_optional<T>(pointer: *const T, name: &str) -> Outcome {
     if pointer.is_null() {
         Ok(())

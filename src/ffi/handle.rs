@@ -65,7 +65,7 @@ unsafe impl Sync for Cell {}
 
 struct Free {
     /// Closed cells, oldest first.
-    closed: VecDeque<usize>,
+    closed: VecDeque<&'static Cell>,
     /// Cells that were ever handed out.
     used: usize,
 }
@@ -160,7 +160,7 @@ impl<T> Drop for Borrowed<T> {
 }
 
 /// The object behind a handle, kept until the answer is dropped. `name` is the parameter's.
-#[inline]
+#[inline(always)]
 pub(crate) fn borrow<H: Handle>(
     handle: *const H,
     name: impl Display,
@@ -257,17 +257,14 @@ fn free(cell: &'static Cell) {
     if let Err(payload) = dropped {
         super::error::set_last(of_panic(payload));
     }
-    if let Some((chunk, within)) = locate(ptr::from_ref(cell).cast()) {
-        FREE.lock().closed.push_back(first_of(chunk) + within);
-    }
+    FREE.lock().closed.push_back(cell);
 }
 
 /// A cell that nobody else uses.
 fn take() -> Outcome<&'static Cell> {
     let mut free = FREE.lock();
     if free.closed.len() > QUARANTINE
-        && let Some(index) = free.closed.pop_front()
-        && let Some(cell) = cell_at(index)
+        && let Some(cell) = free.closed.pop_front()
     {
         return Ok(cell);
     }
@@ -302,12 +299,7 @@ impl Cell {
 /// Which chunk a cell is in, and where in it.
 fn place(index: usize) -> (usize, usize) {
     let chunk = (index / FIRST + 1).ilog2() as usize;
-    (chunk, index - first_of(chunk))
-}
-
-/// The index of a chunk's first cell.
-const fn first_of(chunk: usize) -> usize {
-    FIRST * ((1 << chunk) - 1)
+    (chunk, index - FIRST * ((1 << chunk) - 1))
 }
 
 fn cell_at(index: usize) -> Option<&'static Cell> {
@@ -320,10 +312,9 @@ fn cell_at(index: usize) -> Option<&'static Cell> {
     Some(unsafe { &*cells.add(within) })
 }
 
-/// The chunk of the cell at an address and the cell's place in it; none when no cell begins
-/// there. Reads no foreign memory.
-#[inline]
-fn locate(address: *const ()) -> Option<(usize, usize)> {
+/// The cell at an address; none when no cell begins there. Reads no foreign memory.
+#[inline(always)]
+fn find(address: *const ()) -> Option<&'static Cell> {
     for (chunk, slot) in POOL.iter().enumerate() {
         let cells = slot.load(Acquire);
         if cells.is_null() {
@@ -332,17 +323,11 @@ fn locate(address: *const ()) -> Option<(usize, usize)> {
         let offset = address.addr().wrapping_sub(cells.addr());
         if offset < (FIRST << chunk) * size_of::<Cell>() {
             let whole = offset.is_multiple_of(size_of::<Cell>());
-            return whole.then_some((chunk, offset / size_of::<Cell>()));
+            // SAFETY: a cell begins at this offset of the chunk, which is never freed.
+            return whole.then(|| unsafe { &*cells.byte_add(offset) });
         }
     }
     None
-}
-
-#[inline]
-fn find(address: *const ()) -> Option<&'static Cell> {
-    let (chunk, within) = locate(address)?;
-    // SAFETY: `locate` found the cell inside this chunk, which is never freed.
-    Some(unsafe { &*POOL[chunk].load(Acquire).add(within) })
 }
 
 #[cfg(test)]
