@@ -73,6 +73,8 @@
  *   CUDA        The library uses the device's primary context, as the CUDA runtime does,
  *               and leaves the thread's current context as it found it. libcuda and
  *               libcufile are loaded at run time; nothing needs them to link or start.
+ *               The environment variable GDS_CUFILE_LIBRARY is the path of the libcufile
+ *               to load; it is read once, when cuFile is first considered.
  *   Callbacks   Must not throw or longjmp. The comment names the thread.
  *   fork        Not after the first gds_context_open(): calls that take a handle answer
  *               GDS_STATUS_FORKED in the child, and closing there does nothing.

@@ -26,6 +26,10 @@ fn help_and_version_are_no_failures() {
             "{name} is not in the help"
         );
     }
+    assert!(
+        help.contains(gds_rs::io::cufile::LIBRARY_VARIABLE),
+        "{help}"
+    );
     for sub in ["check", "explain", "demo", "cp", "read", "validate"] {
         assert!(
             text_of(&folder, &[sub, "--help"]).contains("Usage: gds "),

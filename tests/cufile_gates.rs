@@ -249,6 +249,14 @@ fn host_memory_has_no_use_for_cufile_and_every_failure_has_a_fix() {
         .find(|gate| gate.name == "device")
         .expect("the gate");
     assert!(!device.passed && device.fix.contains("CUDA"), "{device:?}");
+    // Nothing else is worth mending before it.
+    assert_eq!(all[0].name, "device", "{all:?}");
+    let library = all.iter().find(|gate| gate.name == "library");
+    let library = library.expect("the gate");
+    assert!(
+        library.passed || !library.detail.contains("install"),
+        "the reason does not repeat what to do: {library:?}"
+    );
     assert!(
         all.iter().all(|gate| gate.passed == gate.fix.is_empty()),
         "{all:?}"

@@ -29,6 +29,7 @@ use crate::config::{self, Config, DEVICE_AUTO};
 use crate::device;
 use crate::engine::Context;
 use crate::error::{Error, ErrorKind};
+use crate::io::cufile;
 use output::{Failure, Outcome};
 
 #[derive(Debug, Parser)]
@@ -160,6 +161,8 @@ fn environment_help() -> String {
     for (name, holds) in config::VARIABLES {
         text.push_str(&format!("  {name:<24}{holds}\n"));
     }
+    let (name, holds) = (cufile::LIBRARY_VARIABLE, "path of the libcufile to load");
+    text.push_str(&format!("  {name:<24}{holds}\n"));
     text
 }
 

@@ -99,7 +99,7 @@ fn cufile_refusal(shared: &Shared, transfers: &[Transfer]) -> Option<Error> {
     for t in transfers {
         let gates = cufile::gates(t.file.capabilities(), !shared.device.is_host());
         if let Some(gate) = gates.iter().find(|g| !g.passed) {
-            let what = format!("cuFile cannot be used here: {} ({})", gate.detail, gate.fix);
+            let what = format!("cuFile cannot be used here: {}; {}", gate.detail, gate.fix);
             let error = Error::new(ErrorKind::CuFileUnavailable, what);
             return Some(forbidden(&error).with_path(t.file.path()));
         }

@@ -2,8 +2,17 @@
 
 use super::*;
 use crate::ffi::guard::guard;
+use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+/// The cells are those of the whole process: a test that counts closed ones takes it for writing,
+/// every other test that opens a handle for reading.
+static CELLS: RwLock<()> = RwLock::new(());
+
+fn beside_others() -> RwLockReadGuard<'static, ()> {
+    CELLS.read()
+}
 
 #[derive(Debug)]
 struct Apple;
@@ -39,6 +48,7 @@ const INVALID: i32 = gds_status_t::GDS_STATUS_INVALID_HANDLE as i32;
 
 #[test]
 fn closed_twice_drops_once_and_answers_invalid() {
+    let _beside = beside_others();
     let drops = Arc::new(AtomicUsize::new(0));
     let handle = open::<Apple>(Counted(drops.clone())).unwrap();
     assert_eq!(status(borrow(handle, "a")), 0);
@@ -50,6 +60,7 @@ fn closed_twice_drops_once_and_answers_invalid() {
 
 #[test]
 fn null_foreign_and_inner_pointers_are_told_apart_without_a_read() {
+    let _beside = beside_others();
     assert_eq!(status(borrow::<Pear>(ptr::null(), "p")), 1);
     for address in [1, 8, 4096, usize::MAX & !63] {
         assert_eq!(
@@ -66,6 +77,7 @@ fn null_foreign_and_inner_pointers_are_told_apart_without_a_read() {
 
 #[test]
 fn another_types_handle_is_neither_borrowed_nor_closed() {
+    let _beside = beside_others();
     let handle = open::<Pear>(5).unwrap();
     assert_eq!(status(borrow(handle.cast::<Apple>(), "a")), INVALID);
     close(handle.cast::<Apple>());
@@ -75,6 +87,7 @@ fn another_types_handle_is_neither_borrowed_nor_closed() {
 
 #[test]
 fn a_closed_cell_waits_before_it_is_used_again() {
+    let _alone = CELLS.write();
     let handle = open::<Pear>(5).unwrap();
     close(handle);
     for _ in 0..QUARANTINE {
@@ -86,6 +99,7 @@ fn a_closed_cell_waits_before_it_is_used_again() {
 
 #[test]
 fn a_close_during_a_call_frees_after_the_call() {
+    let _beside = beside_others();
     let drops = Arc::new(AtomicUsize::new(0));
     let handle = open::<Apple>(Counted(drops.clone())).unwrap();
     let inside = borrow(handle, "a").unwrap();
@@ -98,6 +112,7 @@ fn a_close_during_a_call_frees_after_the_call() {
 
 #[test]
 fn a_panic_poisons_what_was_borrowed_and_nothing_else() {
+    let _beside = beside_others();
     let used = open::<Pear>(1).unwrap();
     let other = open::<Pear>(2).unwrap();
     let answer = guard(|| {
@@ -118,6 +133,7 @@ fn a_panic_poisons_what_was_borrowed_and_nothing_else() {
 
 #[test]
 fn threads_open_borrow_and_close_at_once() {
+    let _beside = beside_others();
     let drops = Arc::new(AtomicUsize::new(0));
     let shared = open::<Apple>(Counted(drops.clone()))
         .unwrap()

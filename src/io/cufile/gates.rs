@@ -69,8 +69,9 @@ impl Default for Roots {
     }
 }
 
-/// The gates for a file with these capabilities, in the order in which to mend them. cuFile may be
-/// called when all have passed. Loads the library (at most once), but does not open its driver.
+/// The gates for a file with these capabilities, in the order in which to mend them: the device
+/// first, because without a CUDA device nothing else is worth mending. cuFile may be called when
+/// all have passed. Loads the library (at most once), but does not open its driver.
 #[must_use]
 pub fn gates(capabilities: &Capabilities, device_is_cuda: bool) -> Vec<Gate> {
     let (library, version) = match library::load() {
@@ -80,17 +81,17 @@ pub fn gates(capabilities: &Capabilities, device_is_cuda: bool) -> Vec<Gate> {
             (Gate::pass("library", named), version)
         }
         Err(error) => {
-            let fix = format!(
-                "install libcufile of the CUDA toolkit, or set {} to its path",
-                library::LIBRARY_VARIABLE
-            );
-            (Gate::fail("library", error.message(), fix), i32::MAX)
+            let fix = library::advice();
+            // The message ends with the same advice.
+            let found = error.message();
+            let found = found.strip_suffix(&fix).unwrap_or(found);
+            let found = found.trim_end_matches([' ', ';']);
+            (Gate::fail("library", found, fix), i32::MAX)
         }
     };
     let roots = Roots::default();
-    let mut gates = vec![library];
+    let mut gates = vec![device(device_is_cuda), library];
     gates.extend(roots.fatal(version));
-    gates.push(device(device_is_cuda));
     gates.extend(roots.file(capabilities));
     gates
 }

@@ -104,6 +104,14 @@ pub fn load() -> Result<&'static Library> {
         .map_err(Clone::clone)
 }
 
+/// What to do where the library cannot be loaded.
+pub(super) fn advice() -> String {
+    format!(
+        "install libcufile of the CUDA toolkit, or set {LIBRARY_VARIABLE} to the path of \
+         libcufile.so.0"
+    )
+}
+
 fn load_any() -> Result<Library> {
     let mut tried = Vec::new();
     for candidate in CANDIDATES {
@@ -120,12 +128,9 @@ fn load_any() -> Result<Library> {
 impl Library {
     fn open(name: &Path) -> Result<Self> {
         let unavailable = |what: String| {
-            let fix = format!(
-                "cannot load libcufile ({}): {what}; install libcufile of the CUDA toolkit, or \
-                 set {LIBRARY_VARIABLE} to the path of libcufile.so.0",
-                name.display()
-            );
-            Error::new(ErrorKind::CuFileUnavailable, fix).with_path(name)
+            let (name_shown, fix) = (name.display(), advice());
+            let text = format!("cannot load libcufile ({name_shown}): {what}; {fix}");
+            Error::new(ErrorKind::CuFileUnavailable, text).with_path(name)
         };
         let text = CString::new(name.as_os_str().as_bytes())
             .map_err(|_| unavailable("the path holds a NUL".to_owned()))?;
