@@ -206,6 +206,17 @@ impl Device for HostDevice {
         Ok(())
     }
 
+    unsafe fn copy_to_device_now(
+        &self,
+        destination: u64,
+        source: *const u8,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()> {
+        // SAFETY: as the caller promises; the host copies at once.
+        unsafe { self.copy_to_device(destination, source, size, stream) }
+    }
+
     unsafe fn copy_from_device(
         &self,
         destination: *mut u8,

@@ -221,6 +221,22 @@ pub trait Device: Send + Sync + fmt::Debug {
         stream: Stream,
     ) -> Result<()>;
 
+    /// Copies a little host memory to device memory and waits; `stream` must be idle. Ordinary
+    /// memory is as good as pinned here: the driver takes the bytes along with the command.
+    ///
+    /// # Safety
+    /// As `copy_to_device`.
+    ///
+    /// # Errors
+    /// As `copy_to_device`.
+    unsafe fn copy_to_device_now(
+        &self,
+        destination: u64,
+        source: *const u8,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()>;
+
     /// Copies device memory to host memory, ordered in `stream`; asynchronous for pinned memory.
     ///
     /// # Safety

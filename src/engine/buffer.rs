@@ -19,6 +19,8 @@ struct Memory {
     size: u64,
     kind: MemoryKind,
     owner: Owner,
+    /// The kernel can read and write it.
+    host: bool,
 }
 
 /// Who gives the memory back.
@@ -74,22 +76,26 @@ impl Buffer {
     }
 
     fn new(context: &Arc<Inner>, address: u64, size: u64, kind: MemoryKind, owner: Owner) -> Self {
+        let plain = matches!(kind, MemoryKind::Pinned | MemoryKind::Pageable);
         Self(Arc::new(Memory {
             context: context.clone(),
             address,
             size,
             kind,
             owner,
+            host: plain || context.shared.device.is_host(),
         }))
     }
 
     /// The address: a device pointer for device memory.
+    #[inline]
     #[must_use]
     pub fn address(&self) -> u64 {
         self.0.address
     }
 
     /// Bytes.
+    #[inline]
     #[must_use]
     pub fn size(&self) -> u64 {
         self.0.size
@@ -107,6 +113,7 @@ impl Buffer {
         Context::from_inner(self.0.context.clone())
     }
 
+    #[inline]
     pub(super) fn inner(&self) -> &Arc<Inner> {
         &self.0.context
     }
@@ -114,8 +121,7 @@ impl Buffer {
     /// Whether the kernel can read and write it. Managed memory counts as the device's: its pages
     /// may be away when the kernel looks for them.
     pub(super) fn is_host_memory(&self) -> bool {
-        matches!(self.0.kind, MemoryKind::Pinned | MemoryKind::Pageable)
-            || self.0.context.shared.device.is_host()
+        self.0.host
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -37,7 +37,11 @@ const DIRECT_WRITE_FILE_SYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "f2fs"];
 /// After this many small reads in a row of the same temperature the page cache is asked only now
 /// and then.
 const STREAK: i32 = 64;
-const STREAK_RECHECK: i32 = 16;
+/// Bytes that a warm file gives between two questions: small reads of it take little longer than
+/// the question, large ones much longer.
+const WARM_RECHECK: u64 = 2 << 20;
+/// Reads that a cold file gives between two questions: each takes much longer than the question.
+const COLD_RECHECK: u64 = 16;
 /// Bytes that a trial of cuFile against the bounce path moves before it is decided.
 const TRIAL_BYTES: u64 = 256 << 20;
 
@@ -136,27 +140,34 @@ pub(super) fn reserve(transfer: &Transfer) -> Result<()> {
     }
 }
 
+/// Whether a piece goes around the page cache through the kernel's queue.
+pub(super) fn goes_direct(job: &Job, piece: Piece) -> bool {
+    let entry = &job.entries[piece.entry];
+    if entry.file.direct().is_none() {
+        return false;
+    }
+    match (job.terms.policy, entry.operation) {
+        (PathPolicy::CuFile | PathPolicy::Buffered, _) => false,
+        (PathPolicy::Direct, _) => true,
+        (PathPolicy::Auto, Operation::Read) => !is_warm(job, entry, piece),
+        (PathPolicy::Auto, Operation::Write) => writes_directly(&entry.file, entry.size),
+    }
+}
+
 /// The way of a piece, for transfer thread `index`.
 pub(super) fn choose(job: &Job, piece: Piece, index: usize) -> Way {
     let entry = &job.entries[piece.entry];
-    let direct = entry.file.direct().is_some();
-    match job.terms.policy {
-        PathPolicy::CuFile => return Way::CuFile,
-        PathPolicy::Buffered => return Way::Buffered,
-        PathPolicy::Direct if direct => return Way::Direct,
-        PathPolicy::Direct | PathPolicy::Auto => {}
+    if job.terms.policy == PathPolicy::CuFile {
+        return Way::CuFile;
     }
-    if !direct {
+    if !goes_direct(job, piece) {
         return Way::Buffered;
     }
-    if entry.operation == Operation::Write {
-        let pays = writes_directly(&entry.file, piece.size.max(entry.size));
-        return if pays { Way::Direct } else { Way::Buffered };
-    }
-    if is_warm(job, entry, piece) {
-        return Way::Buffered;
-    }
-    if entry.host_memory || job.terms.checksum {
+    let measured = job.terms.policy == PathPolicy::Auto
+        && entry.operation == Operation::Read
+        && !entry.host_memory
+        && !job.terms.checksum;
+    if !measured {
         return Way::Direct;
     }
     job.shared
@@ -220,25 +231,60 @@ fn mostly_resident(found: &Residency) -> bool {
     found.dirty > 0 || found.cached * 16 >= found.pages * 15
 }
 
+/// How warm the page cache was for the small reads of a file.
+#[derive(Default)]
+pub(super) struct Warmth {
+    /// Answers in a row that were warm (positive) or cold (negative), up to `STREAK`.
+    streak: AtomicI32,
+    /// What was read since the last question: `WARM_RECHECK` makes the next one due.
+    unasked: AtomicU64,
+}
+
 /// As `range_is_warm` for small reads: a file that has been cold or warm for a while is asked only
 /// now and then. Either way is right, one of them is slower.
+#[inline]
 pub(super) fn small_is_warm(file: &FileInner, start: u64, size: u64) -> bool {
-    let streak = file.streak.load(Relaxed);
-    let step = if streak < 0 { -1 } else { 1 };
-    if streak.abs() >= STREAK && streak % STREAK_RECHECK != 0 {
-        // Stay in the range where most reads are not asked about, and never overflow.
-        let next = if streak.abs() >= 2 * STREAK {
-            step * STREAK
-        } else {
-            streak + step
-        };
-        file.streak.store(next, Relaxed);
-        return streak > 0;
+    let known = file.warmth.streak.load(Relaxed);
+    if known.abs() >= STREAK {
+        let warm = known > 0;
+        let cold_weight = WARM_RECHECK / COLD_RECHECK;
+        if file.warmth.put_off(if warm { size } else { cold_weight }) {
+            return warm;
+        }
+        file.warmth.unasked.store(0, Relaxed);
     }
+    ask_again(file, start, size)
+}
+
+/// Whether a small read goes through the page cache without a question.
+#[inline]
+pub(super) fn is_known_warm(file: &FileInner, size: u64) -> bool {
+    file.is_buffered || (file.warmth.streak.load(Relaxed) >= STREAK && file.warmth.put_off(size))
+}
+
+impl Warmth {
+    /// Counts a read that needs no question; false when the next question is due.
+    #[inline]
+    fn put_off(&self, weight: u64) -> bool {
+        let sum = self.unasked.load(Relaxed) + weight;
+        let early = sum < WARM_RECHECK;
+        if early {
+            // Threads that lose each other's counts only put the next question off.
+            self.unasked.store(sum, Relaxed);
+        }
+        early
+    }
+}
+
+#[cold]
+fn ask_again(file: &FileInner, start: u64, size: u64) -> bool {
+    let streak = &file.warmth.streak;
     let warm = range_is_warm(file, start, size);
-    let same = warm == (streak > 0) || streak == 0;
-    let next = if same { streak } else { 0 } + if warm { 1 } else { -1 };
-    file.streak.store(next, Relaxed);
+    let step = if warm { 1 } else { -1 };
+    let known = streak.load(Relaxed);
+    let same = known.signum() != -step;
+    let next = if same { known + step } else { step };
+    streak.store(next.clamp(-STREAK, STREAK), Relaxed);
     warm
 }
 

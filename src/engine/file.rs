@@ -5,11 +5,13 @@ use std::os::fd::RawFd;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::choice::Warmth;
 use super::context::{Context, Inner};
 use super::{Buffer, Completion, Options, Segment, Transfer, inline};
-use crate::base::limits;
+use crate::base::{is_aligned, limits};
+use crate::config::PathPolicy;
 use crate::error::{Error, ErrorKind, Result, is_transient_errno};
 use crate::io::{Capabilities, FileDescriptors, OpenMode, Operation, cufile};
 
@@ -22,20 +24,45 @@ pub(super) struct FileInner {
     pub(super) descriptors: FileDescriptors,
     /// O_DIRECT was refused once (EINVAL although aligned): this file goes buffered from then on.
     pub(super) direct_refused: AtomicBool,
-    /// Small reads in a row that found the page cache warm (positive) or cold (negative).
-    pub(super) streak: AtomicI32,
+    /// How warm the page cache was for small reads.
+    pub(super) warmth: Warmth,
+    /// Open for reading, on no terms of the context but how warm the file is.
+    pub(super) reads_plainly: bool,
+    /// Never read around the page cache.
+    pub(super) is_buffered: bool,
+    /// Alignment of direct I/O: file offsets, sizes and memory, bytes.
+    alignment: u64,
     /// A failed sync: what was written may be lost, and the kernel forgets that it failed.
     poisoned: AtomicBool,
     handle: OnceLock<Result<cufile::Handle>>,
 }
 
+/// What `move_all` was asked for.
+struct Rest {
+    operation: Operation,
+    fd: RawFd,
+    pointer: *mut u8,
+    size: u64,
+    offset: u64,
+}
+
 impl File {
     pub(super) fn new(context: &Arc<Inner>, descriptors: FileDescriptors) -> Self {
+        let c = descriptors.capabilities();
+        let config = &context.shared.config;
+        let cached = matches!(config.path, PathPolicy::Auto | PathPolicy::Buffered);
+        let alignment = config
+            .alignment
+            .max(u64::from(c.direct_offset_alignment))
+            .max(u64::from(c.direct_memory_alignment));
         Self(Arc::new(FileInner {
             context: context.clone(),
-            descriptors,
             direct_refused: AtomicBool::new(false),
-            streak: AtomicI32::new(0),
+            warmth: Warmth::default(),
+            reads_plainly: descriptors.mode().read && cached && !config.checksum,
+            is_buffered: descriptors.direct().is_none() || config.path == PathPolicy::Buffered,
+            alignment,
+            descriptors,
             poisoned: AtomicBool::new(false),
             handle: OnceLock::new(),
         }))
@@ -157,6 +184,7 @@ impl File {
         )
     }
 
+    #[inline]
     fn transfer(
         &self,
         operation: Operation,
@@ -177,14 +205,22 @@ impl File {
         )? {
             return Ok(completion);
         }
-        let transfer = Transfer {
-            operation,
-            file: self.clone(),
-            file_offset,
-            buffer: buffer.clone(),
-            buffer_offset,
-            size,
-        };
+        self.queued(
+            Transfer {
+                operation,
+                file: self.clone(),
+                file_offset,
+                buffer: buffer.clone(),
+                buffer_offset,
+                size,
+            },
+            options,
+        )
+    }
+
+    /// By the transfer threads.
+    #[cold]
+    fn queued(&self, transfer: Transfer, options: &Options) -> Result<Completion> {
         Context::from_inner(self.0.context.clone())
             .submit(vec![transfer], options)?
             .wait(None)
@@ -283,11 +319,7 @@ impl FileInner {
 
     /// Alignment of direct I/O: file offsets, sizes and memory, bytes.
     pub(super) fn alignment(&self) -> u64 {
-        let c = self.descriptors.capabilities();
-        let least = self.context.shared.config.alignment;
-        least
-            .max(u64::from(c.direct_offset_alignment))
-            .max(u64::from(c.direct_memory_alignment))
+        self.alignment
     }
 
     /// The cuFile handle, registered at first use.
@@ -309,6 +341,7 @@ impl FileInner {
     ///
     /// # Safety
     /// `pointer` is valid for `size` bytes of what the operation does.
+    #[inline]
     pub(super) unsafe fn move_all(
         &self,
         operation: Operation,
@@ -318,45 +351,90 @@ impl FileInner {
         offset: u64,
         retries: &mut u32,
     ) -> Result<u64> {
+        // SAFETY: the caller's promise.
+        let first = unsafe { self.move_once(operation, fd, pointer, size, offset) };
+        if first == size as i64 {
+            return Ok(size);
+        }
+        let rest = Rest {
+            operation,
+            fd,
+            pointer,
+            size,
+            offset,
+        };
+        // SAFETY: as above.
+        unsafe { self.move_rest(&rest, first, retries) }
+    }
+
+    /// # Safety
+    /// As `move_all`.
+    #[inline]
+    unsafe fn move_once(
+        &self,
+        operation: Operation,
+        fd: RawFd,
+        pointer: *mut u8,
+        size: u64,
+        offset: u64,
+    ) -> i64 {
+        let io = &self.context.shared.io;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match operation {
+                Operation::Read => io.read_at(fd, pointer, size as usize, offset),
+                Operation::Write => io.write_at(fd, pointer, size as usize, offset),
+            }
+        }
+    }
+
+    /// Goes on after a first call that answered `result` and did not move everything.
+    ///
+    /// # Safety
+    /// As `move_all`.
+    #[cold]
+    unsafe fn move_rest(&self, rest: &Rest, result: i64, retries: &mut u32) -> Result<u64> {
         let shared = &self.context.shared;
-        let buffered = self.descriptors.buffered();
+        let &Rest {
+            operation,
+            size,
+            offset,
+            ..
+        } = rest;
+        let mut result = result;
         let mut done = 0;
         let mut attempts = 0;
-        while done < size {
-            // A direct read stops at an odd byte at the end of the file, and cannot go on there.
-            let fd = if done.is_multiple_of(self.alignment()) {
-                fd
-            } else {
-                buffered
-            };
-            let (at, left) = (pointer.wrapping_add(done as usize), (size - done) as usize);
-            // SAFETY: `at` has `left` valid bytes left of the caller's range.
-            let result = unsafe {
-                match operation {
-                    Operation::Read => shared.io.read_at(fd, at, left, offset + done),
-                    Operation::Write => shared.io.write_at(fd, at, left, offset + done),
-                }
-            };
+        loop {
             if result > 0 {
                 done += result as u64;
                 attempts = 0;
-                continue;
-            }
-            if result == 0 && operation == Operation::Read {
-                break;
-            }
-            let errno = if result == 0 {
-                libc::EIO
+                if done >= size {
+                    return Ok(done);
+                }
+            } else if result == 0 && operation == Operation::Read {
+                return Ok(done);
             } else {
-                -result as i32
-            };
-            if !is_transient_errno(errno) || attempts >= shared.config.max_retries {
-                return Err(self.io_error(errno, operation, offset + done, size - done));
+                let errno = if result == 0 {
+                    libc::EIO
+                } else {
+                    -result as i32
+                };
+                if !is_transient_errno(errno) || attempts >= shared.config.max_retries {
+                    return Err(self.io_error(errno, operation, offset + done, size - done));
+                }
+                *retries += 1;
+                std::thread::sleep(shared.back_off(&mut attempts, errno));
             }
-            *retries += 1;
-            std::thread::sleep(shared.back_off(&mut attempts, errno));
+            // A direct read stops at an odd byte at the end of the file, and cannot go on there.
+            let fd = if is_aligned(done, self.alignment) {
+                rest.fd
+            } else {
+                self.descriptors.buffered()
+            };
+            let (at, left) = (rest.pointer.wrapping_add(done as usize), size - done);
+            // SAFETY: `at` has `left` valid bytes left of the caller's range.
+            result = unsafe { self.move_once(operation, fd, at, left, offset + done) };
         }
-        Ok(done)
     }
 
     pub(super) fn io_error(

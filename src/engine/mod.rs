@@ -21,6 +21,7 @@ mod plan;
 mod shared;
 mod slot;
 mod staging;
+mod stopwatch;
 mod stream;
 mod ticket;
 mod transfer;

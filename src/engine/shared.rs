@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::Options;
-use super::choice::Trials;
+use super::choice::{self, Trials};
 use super::job::{Gate, Job, Terms};
 use super::plan::Piece;
 use super::staging::InlinePool;
@@ -25,6 +25,12 @@ use crate::metrics::Metrics;
 const SMALL_SIZE: u64 = 64 << 10;
 /// Most transfers in one staging slot.
 pub(super) const GROUP_MAX: usize = 256;
+/// Threads that keep large direct I/O under way at once. Two keep a disk busy; more make its
+/// requests come out of order, which cost a tenth of its speed. A device that completes requests
+/// while they are submitted is limited by processors: there all threads submit.
+const SUBMITTERS_MAX: usize = 2;
+/// How long a thread without a rank sleeps before it looks for work that needs none.
+const RANKLESS_PAUSE: Duration = Duration::from_millis(1);
 /// Largest staging slot, bytes.
 const SLOT_MAX: u64 = 4 << 20;
 /// Smallest piece that a large transfer is cut into, bytes.
@@ -48,8 +54,8 @@ pub(super) struct Shared {
     queued: AtomicUsize,
     /// Transfer threads that still work; fewer than configured when some could not start.
     pub(super) threads: AtomicUsize,
-    /// Bytes of direct I/O that the kernel has, of all threads.
-    direct_bytes: AtomicU64,
+    /// Threads that have large direct I/O under way which does not complete when it is submitted.
+    submitters: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -102,7 +108,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
-            direct_bytes: AtomicU64::new(0),
+            submitters: AtomicUsize::new(0),
         }
     }
 
@@ -196,32 +202,31 @@ impl Shared {
         Ok(Gate::new(before, ring))
     }
 
-    /// Whether the kernel has enough direct I/O to keep a storage device busy. More requests only
-    /// reach it in a worse order.
-    pub(super) fn is_saturated(&self) -> bool {
-        let most = u64::from(self.config.max_outstanding_io) << 20;
-        self.direct_bytes.load(Relaxed) >= most.max(self.slot_size())
+    /// Makes a thread one of the few that keep large direct I/O under way, if there is room.
+    pub(super) fn take_rank(&self) -> bool {
+        let more = |ranked: usize| (ranked < SUBMITTERS_MAX).then_some(ranked + 1);
+        self.submitters.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 
-    /// Counts direct I/O that is handed to the kernel.
-    pub(super) fn add_direct(&self, bytes: u64) {
-        self.direct_bytes.fetch_add(bytes, Relaxed);
+    /// Gives the rank back, and wakes a thread that may take it.
+    pub(super) fn give_rank(&self) {
+        self.submitters.fetch_sub(1, Relaxed);
+        // A thread that has just found nothing to do sleeps before the lock can be had.
+        drop(self.queue.lock());
+        self.work.notify_one();
     }
 
-    /// Counts direct I/O that has ended, and wakes a thread that may have waited for that.
-    pub(super) fn end_direct(&self, bytes: u64) {
-        let saturated = self.is_saturated();
-        self.direct_bytes.fetch_sub(bytes, Relaxed);
-        if saturated && !self.is_saturated() {
-            drop(self.queue.lock());
-            self.work.notify_one();
-        }
+    /// Whether a thread without a rank has to leave large direct I/O to others.
+    pub(super) fn ranks_are_taken(&self) -> bool {
+        self.submitters.load(Relaxed) >= SUBMITTERS_MAX
     }
 
     /// Claims work for a transfer thread: one piece, or small ones that share a slot.
     /// Jobs take turns. Nothing is finished or dropped under the queue's lock: that may run the
     /// caller's code or close the context.
-    pub(super) fn take(&self) -> Option<Run> {
+    ///
+    /// `ranked` threads take anything, others no large piece that goes around the page cache.
+    pub(super) fn take(&self, ranked: bool) -> Option<Run> {
         let mut tries = self.queue.lock().jobs.len();
         while tries > 0 {
             tries -= 1;
@@ -233,7 +238,7 @@ impl Shared {
             };
             job.check_deadline();
             let run = if job.gate_is_open() {
-                self.claim(&job)
+                self.claim(&job, ranked)
             } else {
                 None
             };
@@ -254,8 +259,11 @@ impl Shared {
         self.queued.store(queue.jobs.len(), Relaxed);
     }
 
-    fn claim(&self, job: &Arc<Job>) -> Option<Run> {
+    fn claim(&self, job: &Arc<Job>, ranked: bool) -> Option<Run> {
         while let Some(first) = job.peek(0) {
+            if !ranked && first.size > SMALL_SIZE && choice::goes_direct(job, first) {
+                return None;
+            }
             let mut pieces = vec![first];
             if first.size <= SMALL_SIZE {
                 self.group(job, first, &mut pieces);
@@ -297,19 +305,25 @@ impl Shared {
     }
 
     /// Sleeps until there may be work. False when the context is closing and nothing is left.
-    pub(super) fn wait_for_work(&self) -> bool {
+    /// `rankless` says that there is work which the thread may not take.
+    pub(super) fn wait_for_work(&self, rankless: bool) -> bool {
         let mut queue = self.queue.lock();
-        let saturated = self.is_saturated();
-        let may = |j: &Arc<Job>| j.unclaimed() > 0 && j.gate_has_passed();
-        if !saturated && queue.jobs.iter().any(may) {
+        let may = |j: &Arc<Job>| {
+            let small = j.peek(0).is_some_and(|p| p.size <= SMALL_SIZE);
+            j.unclaimed() > 0 && (small || !rankless) && j.gate_has_passed()
+        };
+        if queue.jobs.iter().any(may) {
+            return true;
+        }
+        if rankless && !queue.jobs.is_empty() {
+            self.work.wait_for(&mut queue, RANKLESS_PAUSE);
             return true;
         }
         if self.stopping.load(Relaxed) && queue.jobs.is_empty() {
             return false;
         }
-        // Nobody signals an open gate or a passed deadline: one thread looks for all. A saturated
-        // device has threads at work, which look between pieces and signal when it is not.
-        if !saturated && !queue.jobs.is_empty() && !queue.looked_after {
+        // Nobody signals an open gate or a passed deadline: one thread looks for all.
+        if !queue.jobs.is_empty() && !queue.looked_after {
             queue.looked_after = true;
             let pause = Duration::from_micros(self.config.poll_interval_us.max(1));
             self.work.wait_for(&mut queue, pause);

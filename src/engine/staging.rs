@@ -76,10 +76,29 @@ impl Drop for OwnedStream {
 /// staging, with room for unaligned edges.
 pub(super) const INLINE_SIZE: usize = 256 << 10;
 
+/// Bytes up to which a copy to the device starts from ordinary memory.
+pub(super) const LITTLE_SIZE: usize = 16 << 10;
+
+/// Ordinary memory, aligned for direct I/O.
+#[repr(C, align(4096))]
+struct Little([u8; LITTLE_SIZE]);
+
 /// A stream and a little pinned memory for one transfer in a caller's thread.
 pub(super) struct InlineSlot {
     pub(super) stream: OwnedStream,
     pub(super) memory: Slab,
+    little: Box<Little>,
+}
+
+impl InlineSlot {
+    /// Memory for `size` bytes on their way to the device. A few bytes arrive sooner from ordinary
+    /// memory: the driver puts them into the command, and the device need not fetch them.
+    pub(super) fn memory_for(&mut self, size: usize) -> *mut u8 {
+        if size <= LITTLE_SIZE {
+            return self.little.0.as_mut_ptr();
+        }
+        self.memory.pointer()
+    }
 }
 
 /// Slots for callers' threads: as many as threads were ever inside at once.
@@ -94,6 +113,7 @@ impl InlinePool {
         Ok(InlineSlot {
             stream: OwnedStream::new(device)?,
             memory: Slab::new(device, INLINE_SIZE)?,
+            little: Box::new(Little([0; LITTLE_SIZE])),
         })
     }
 

@@ -100,6 +100,18 @@ pub struct Options {
     pub stream: Option<Stream>,
 }
 
+impl Options {
+    /// Whether all is left to the context.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.deadline.is_none()
+            && self.path.is_none()
+            && self.checksum.is_none()
+            && self.fallback.is_none()
+            && self.stream.is_none()
+    }
+}
+
 /// How a transfer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Completion {

@@ -43,7 +43,7 @@ pub(super) fn run(shared: &Arc<Shared>, index: usize) {
             Err(error) => return shared.lose_thread(&error),
         };
         shared.note_prepared();
-        while shared.wait_for_work() {
+        while shared.wait_for_work(worker.is_rankless()) {
             worker.drain();
         }
     });
@@ -75,6 +75,8 @@ struct Worker {
     done: Vec<Completion>,
     /// Work waited for a slot when this thread last looked.
     starved: bool,
+    /// One of the few threads that keep large direct I/O under way.
+    ranked: bool,
 }
 
 impl Worker {
@@ -114,16 +116,33 @@ impl Worker {
             copying: VecDeque::new(),
             done: Vec::new(),
             starved: false,
+            ranked: false,
         })
+    }
+
+    /// Whether work may be left that only other threads may take.
+    fn is_rankless(&self) -> bool {
+        self.shared.ranks_are_taken()
     }
 
     /// Works until nothing is left to do for this thread.
     fn drain(&mut self) {
+        self.work();
+        if std::mem::take(&mut self.ranked) {
+            self.shared.give_rank();
+        }
+    }
+
+    fn work(&mut self) {
         loop {
             let mut progress = self.retire(false);
             progress |= self.start_work();
             progress |= self.push_ready();
             progress |= self.reap(0);
+            // What is under way still is not done by the processor: few threads should do this.
+            if !self.ranked && self.queue.in_flight() > 0 {
+                self.ranked = self.shared.take_rank();
+            }
             if progress {
                 continue;
             }
@@ -152,10 +171,8 @@ impl Worker {
                 break;
             }
             self.starved = false;
-            if self.shared.is_saturated() {
-                break;
-            }
-            let Some(run) = self.shared.take() else {
+            let ranked = self.ranked || !self.shared.ranks_are_taken();
+            let Some(run) = self.shared.take(ranked) else {
                 break;
             };
             let Some(slot) = self.free.pop() else { break };
@@ -351,7 +368,6 @@ impl Worker {
             match edges {
                 Ok(None) => {
                     *pending += 1;
-                    self.shared.add_direct(part.io_size);
                     self.ready.push_back((slot, index));
                 }
                 Ok(Some(bytes)) => part.outcome = Some(Ok(bytes)),
@@ -520,8 +536,6 @@ impl Worker {
             }
             Step::Failed(error) => part.outcome = Some(Err(error)),
         }
-        let bytes = self.slots.list[slot].parts[index].io_size;
-        self.shared.end_direct(bytes);
         self.slots.list[slot].pending -= 1;
         if self.slots.list[slot].pending == 0 {
             self.io_over(slot, &job);

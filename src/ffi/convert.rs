@@ -162,17 +162,22 @@ fn struct_size(message: String) -> Failure {
 }
 
 /// Refuses NULL and what is misaligned for T.
+#[inline]
 pub(crate) fn check_pointer<T>(pointer: *const T, name: &str) -> Outcome {
     if pointer.is_null() {
         return Err(Failure::null(name));
     }
     if !pointer.is_aligned() {
-        return Err(Failure::argument(format!(
-            "{name} is {pointer:p}; it must be a multiple of {}",
-            align_of::<T>()
-        )));
+        return Err(misaligned(pointer.addr(), align_of::<T>(), name));
     }
     Ok(())
+}
+
+#[cold]
+fn misaligned(address: usize, alignment: usize, name: &str) -> Failure {
+    Failure::argument(format!(
+        "{name} is {address:#x}; it must be a multiple of {alignment}"
+    ))
 }
 
 /// Writes an answer where the caller wants it; NULL means that the caller does not.
@@ -187,6 +192,7 @@ pub(crate) unsafe fn write_optional<T>(place: *mut T, value: T) {
 }
 
 /// Refuses a misaligned place; NULL is fine.
+#[inline]
 pub(crate) fn check_optional<T>(pointer: *const T, name: &str) -> Outcome {
     if pointer.is_null() {
         Ok(())
@@ -257,19 +263,20 @@ pub(crate) fn chars<const N: usize>(text: &str) -> [c_char; N] {
 }
 
 /// Refuses a range whose end cannot be addressed.
+#[inline]
 pub(crate) fn check_range(what: &str, offset: u64, size: u64) -> Outcome {
     match offset.checked_add(size) {
         Some(end) if end <= limits::TRANSFER_SIZE_MAX => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::OutOfRange,
-            format!(
-                "{what} {offset} plus size {size} passes {}, the largest offset",
-                limits::TRANSFER_SIZE_MAX
-            ),
-        )
-        .with_offset(offset)
-        .into()),
+        _ => Err(past_the_end(what, offset, size)),
     }
+}
+
+#[cold]
+fn past_the_end(what: &str, offset: u64, size: u64) -> Failure {
+    let largest = limits::TRANSFER_SIZE_MAX;
+    let text = format!("{what} {offset} plus size {size} passes {largest}, the largest offset");
+    let error = Error::new(ErrorKind::OutOfRange, text);
+    error.with_offset(offset).into()
 }
 
 /// A field or parameter that is 0 or 1.

@@ -22,19 +22,21 @@ thread_local! {
 }
 
 /// Runs a body, keeps its failure as the thread's last error, and answers its status.
+#[inline]
 pub(crate) fn guard(body: impl FnOnce() -> Outcome) -> gds_status_t {
     match caught(body) {
         Ok(()) => gds_status_t::GDS_STATUS_OK,
-        Err(failure) => {
-            let status = failure.status;
-            log::write(
-                gds_log_level_t::GDS_LOG_LEVEL_DEBUG,
-                failure.error.message(),
-            );
-            error::set_last(failure);
-            status
-        }
+        Err(failure) => failed(failure),
     }
+}
+
+#[cold]
+fn failed(failure: Failure) -> gds_status_t {
+    let status = failure.status;
+    let level = gds_log_level_t::GDS_LOG_LEVEL_DEBUG;
+    log::write(level, failure.error.message());
+    error::set_last(failure);
+    status
 }
 
 /// As `guard`, for calls that report errors and must not replace them.
@@ -52,17 +54,22 @@ pub(crate) fn guard_void(body: impl FnOnce()) {
     }
 }
 
+#[inline]
 fn caught(body: impl FnOnce() -> Outcome) -> Outcome {
     static HOOK: Once = Once::new();
     HOOK.call_once(hook_install);
-    DEPTH.set(DEPTH.get() + 1);
-    // A borrowed object that saw the panic is poisoned, so nobody sees it half changed.
-    let result = catch_unwind(AssertUnwindSafe(body));
-    DEPTH.set(DEPTH.get() - 1);
+    let result = DEPTH.with(|depth| {
+        depth.set(depth.get() + 1);
+        // A borrowed object that saw the panic is poisoned, so nobody sees it half changed.
+        let result = catch_unwind(AssertUnwindSafe(body));
+        depth.set(depth.get() - 1);
+        result
+    });
     result.unwrap_or_else(|payload| Err(of_panic(payload)))
 }
 
 /// The failure that stands for a caught panic.
+#[cold]
 pub(crate) fn of_panic(payload: Box<dyn Any + Send>) -> Failure {
     let place = PLACE
         .try_with(|p| p.take())

@@ -65,7 +65,7 @@ unsafe impl Sync for Cell {}
 
 struct Free {
     /// Closed cells, oldest first.
-    closed: VecDeque<usize>,
+    closed: VecDeque<&'static Cell>,
     /// Cells that were ever handed out.
     used: usize,
 }
@@ -160,28 +160,19 @@ impl<T> Drop for Borrowed<T> {
 }
 
 /// The object behind a handle, kept until the answer is dropped. `name` is the parameter's.
+#[inline(always)]
 pub(crate) fn borrow<H: Handle>(
     handle: *const H,
     name: impl Display,
 ) -> Outcome<Borrowed<H::Object>> {
-    if handle.is_null() {
-        return Err(Failure::null(name));
-    }
-    not_forked()?;
-    let Some(cell) = find(handle.cast()) else {
-        return Err(invalid::<H>(name, "it never came from this library"));
+    let Some(cell) = find(handle.cast()).filter(|_| !is_forked()) else {
+        return Err(refused(handle, name, None));
     };
     let entered = cell.state.fetch_update(AcqRel, Acquire, |state| {
         (tag_of(state) == H::TAG).then(|| state + 1)
     });
     if let Err(state) = entered {
-        let closed = matches!(tag_of(state), DEAD | 0);
-        let why = if closed {
-            "it was closed"
-        } else {
-            "it is a handle of another type"
-        };
-        return Err(invalid::<H>(name, why));
+        return Err(refused(handle, name, Some(state)));
     }
     // SAFETY: the count taken above keeps the object, and the tag says what it is.
     let object = unsafe { *cell.object.get() }.cast_const().cast();
@@ -191,23 +182,39 @@ pub(crate) fn borrow<H: Handle>(
         was_panicking: std::thread::panicking(),
     };
     if cell.poisoned.load(Acquire) {
-        return Err(Error::new(
-            ErrorKind::Poisoned,
-            format!(
-                "{name}: the library panicked while it used this {}; close it",
-                H::NAME
-            ),
-        )
-        .into());
+        return Err(poisoned::<H>(name));
     }
     Ok(borrowed)
 }
 
-fn invalid<H: Handle>(name: impl Display, why: &str) -> Failure {
+/// Why a handle is not borrowed. `state` is its cell's; none when it has no cell, or when nothing
+/// is borrowed at all.
+#[cold]
+fn refused<H: Handle>(handle: *const H, name: impl Display, state: Option<u64>) -> Failure {
+    if handle.is_null() {
+        return Failure::null(name);
+    }
+    if let Err(failure) = not_forked() {
+        return failure;
+    }
+    let why = match state.map(tag_of) {
+        None => "it never came from this library",
+        Some(DEAD | 0) => "it was closed",
+        Some(_) => "it is a handle of another type",
+    };
     Failure::own(
         gds_status_t::GDS_STATUS_INVALID_HANDLE,
         format!("{name} is not an open {}: {why}", H::NAME),
     )
+}
+
+#[cold]
+fn poisoned<H: Handle>(name: impl Display) -> Failure {
+    let why = format!(
+        "{name}: the library panicked while it used this {}; close it",
+        H::NAME
+    );
+    Error::new(ErrorKind::Poisoned, why).into()
 }
 
 const fn pack(tag: u32, count: u32) -> u64 {
@@ -230,11 +237,17 @@ unsafe fn drop_box<T>(object: *mut ()) {
 }
 
 /// Gives one count back; the last one drops the object and frees the cell.
+#[inline]
 fn release(cell: &'static Cell) {
     let before = cell.state.fetch_sub(1, AcqRel);
-    if count_of(before) != 1 {
-        return;
+    if count_of(before) == 1 {
+        free(cell);
     }
+}
+
+/// Drops the object of a closed cell that nobody uses any more.
+#[cold]
+fn free(cell: &'static Cell) {
     // SAFETY: the count is zero and the tag DEAD, so no other thread reads the cell's fields.
     let object = unsafe { *cell.object.get() };
     // SAFETY: as above.
@@ -244,17 +257,14 @@ fn release(cell: &'static Cell) {
     if let Err(payload) = dropped {
         super::error::set_last(of_panic(payload));
     }
-    if let Some(index) = index_of(ptr::from_ref(cell).cast()) {
-        FREE.lock().closed.push_back(index);
-    }
+    FREE.lock().closed.push_back(cell);
 }
 
 /// A cell that nobody else uses.
 fn take() -> Outcome<&'static Cell> {
     let mut free = FREE.lock();
     if free.closed.len() > QUARANTINE
-        && let Some(index) = free.closed.pop_front()
-        && let Some(cell) = cell_at(index)
+        && let Some(cell) = free.closed.pop_front()
     {
         return Ok(cell);
     }
@@ -302,9 +312,9 @@ fn cell_at(index: usize) -> Option<&'static Cell> {
     Some(unsafe { &*cells.add(within) })
 }
 
-/// The index of the cell at an address; none when no cell begins there. Reads no foreign
-/// memory.
-fn index_of(address: *const ()) -> Option<usize> {
+/// The cell at an address; none when no cell begins there. Reads no foreign memory.
+#[inline(always)]
+fn find(address: *const ()) -> Option<&'static Cell> {
     for (chunk, slot) in POOL.iter().enumerate() {
         let cells = slot.load(Acquire);
         if cells.is_null() {
@@ -313,14 +323,11 @@ fn index_of(address: *const ()) -> Option<usize> {
         let offset = address.addr().wrapping_sub(cells.addr());
         if offset < (FIRST << chunk) * size_of::<Cell>() {
             let whole = offset.is_multiple_of(size_of::<Cell>());
-            return whole.then(|| FIRST * ((1 << chunk) - 1) + offset / size_of::<Cell>());
+            // SAFETY: a cell begins at this offset of the chunk, which is never freed.
+            return whole.then(|| unsafe { &*cells.byte_add(offset) });
         }
     }
     None
-}
-
-fn find(address: *const ()) -> Option<&'static Cell> {
-    cell_at(index_of(address)?)
 }
 
 #[cfg(test)]

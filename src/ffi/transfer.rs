@@ -357,6 +357,7 @@ struct Range {
 }
 
 impl Range {
+    #[inline]
     fn new(
         file: *const gds_file_t,
         file_offset: u64,
@@ -377,13 +378,13 @@ impl Range {
         })
     }
 
+    #[inline]
     fn run(&self, operation: Operation, options: &Options) -> Outcome<Completion> {
-        let run = match operation {
-            Operation::Read => File::read_with,
-            Operation::Write => File::write_with,
-        };
-        let (at, to) = (self.file_offset, self.buffer_offset);
-        Ok(run(&self.file, at, &self.buffer, to, self.size, options)?)
+        let (file, at, to) = (&*self.file, self.file_offset, self.buffer_offset);
+        Ok(match operation {
+            Operation::Read => file.read_with(at, &self.buffer, to, self.size, options),
+            Operation::Write => file.write_with(at, &self.buffer, to, self.size, options),
+        }?)
     }
 
     /// # Safety

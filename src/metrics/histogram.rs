@@ -9,7 +9,7 @@ const BUCKETS: usize = STEPS * 61;
 /// Counts of nanoseconds. About 8 KiB.
 #[derive(Debug)]
 pub struct Histogram {
-    counts: Box<[AtomicU64]>,
+    counts: Box<[AtomicU64; BUCKETS]>,
     sum_ns: AtomicU64,
     max_ns: AtomicU64,
 }
@@ -32,7 +32,7 @@ pub struct Latency {
 impl Default for Histogram {
     fn default() -> Self {
         Self {
-            counts: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            counts: Box::new([const { AtomicU64::new(0) }; BUCKETS]),
             sum_ns: AtomicU64::new(0),
             max_ns: AtomicU64::new(0),
         }
@@ -41,11 +41,13 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts one value.
+    #[inline]
     pub fn record(&self, ns: u64) {
         self.record_many(ns, 1);
     }
 
     /// Counts one value `times` times.
+    #[inline]
     pub fn record_many(&self, ns: u64, times: u64) {
         self.counts[bucket(ns)].fetch_add(times, Relaxed);
         self.sum_ns.fetch_add(ns.saturating_mul(times), Relaxed);
@@ -57,10 +59,16 @@ impl Histogram {
     /// Mean, percentiles and maximum of what was counted.
     #[must_use]
     pub fn summary(&self) -> Latency {
+        self.counted().1
+    }
+
+    /// How many values were counted, and their summary.
+    #[must_use]
+    pub fn counted(&self) -> (u64, Latency) {
         let counts: Vec<u64> = self.counts.iter().map(|c| c.load(Relaxed)).collect();
         let total: u64 = counts.iter().sum();
         if total == 0 {
-            return Latency::default();
+            return (0, Latency::default());
         }
         let max_ns = self.max_ns.load(Relaxed);
         let at = |part: f64| {
@@ -74,17 +82,19 @@ impl Histogram {
             }
             max_ns
         };
-        Latency {
+        let latency = Latency {
             mean_ns: self.sum_ns.load(Relaxed) / total,
             p50_ns: at(0.5),
             p99_ns: at(0.99),
             p999_ns: at(0.999),
             max_ns,
-        }
+        };
+        (total, latency)
     }
 }
 
 /// Values below 16 have a bucket each; above, the top bit picks a row and the next four a step.
+#[inline]
 fn bucket(ns: u64) -> usize {
     if ns < STEPS as u64 {
         return ns as usize;
@@ -126,7 +136,8 @@ mod tests {
         for v in 1..=100_000u64 {
             h.record(v);
         }
-        let s = h.summary();
+        let (count, s) = h.counted();
+        assert_eq!(count, 100_000);
         for (got, want) in [(s.p50_ns, 50_000), (s.p99_ns, 99_000), (s.p999_ns, 99_900)] {
             assert!(
                 got >= want && got <= want + want / 16 + 1,

@@ -391,6 +391,20 @@ impl Device for CudaDevice {
         result.map_err(pointer::refused)
     }
 
+    unsafe fn copy_to_device_now(
+        &self,
+        destination: u64,
+        source: *const u8,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()> {
+        // Both calls find the context current, so it is pushed once.
+        let _entered = self.enter()?;
+        // SAFETY: the caller holds both ranges until this returns.
+        unsafe { self.copy_to_device(destination, source, size, stream)? };
+        self.stream_synchronize(stream)
+    }
+
     unsafe fn copy_from_device(
         &self,
         destination: *mut u8,
