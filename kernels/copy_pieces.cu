@@ -4,8 +4,9 @@
  * bus does for pieces of a few KiB.
  *
  * `gds_copy_pieces` copies pieces that are known at the launch; `gds_stream_move` copies what the
- * host publishes while it runs. A piece is copied by one warp, or by `split` warps when there are fewer pieces than warps. Each
- * lane keeps LOADS vectors of 16 bytes in flight, so a warp has a 4 KiB page on the bus at once.
+ * host publishes while it runs. A piece is copied by one warp, or by `split` warps when there are
+ * fewer pieces than warps. Each lane keeps LOADS vectors of 16 bytes in flight, so a warp has a
+ * 4 KiB page on the bus at once.
  * Any address and any size work. No byte outside source and destination is read or written.
  *
  * Compiled three ways: nvcc makes the PTX that the library embeds (scripts/build-kernels), and a

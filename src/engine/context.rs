@@ -247,7 +247,7 @@ impl Inner {
             let shared = self.shared.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("gds-transfer-{index}"))
-                .spawn(move || worker::run(&shared, index))
+                .spawn(move || worker::run(&shared))
                 .map_err(|e| {
                     Error::new(
                         ErrorKind::OutOfHostMemory,

@@ -25,6 +25,7 @@ mod stopwatch;
 mod stream;
 mod ticket;
 mod transfer;
+mod trial;
 mod worker;
 
 pub use buffer::Buffer;

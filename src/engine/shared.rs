@@ -8,11 +8,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::Options;
-use super::choice::{self, Trials};
+use super::choice;
 use super::job::{Gate, Job, Terms};
 use super::plan::Piece;
 use super::staging::InlinePool;
 use super::stream::RingPool;
+use super::trial::Trials;
 use crate::base::clock::now_ns;
 use crate::base::limits;
 use crate::config::Config;

@@ -35,10 +35,10 @@ pub(super) fn shared_of_this_thread() -> usize {
 const RING_LOOKS: u32 = 2000;
 
 /// Runs a transfer thread until the context closes.
-pub(super) fn run(shared: &Arc<Shared>, index: usize) {
+pub(super) fn run(shared: &Arc<Shared>) {
     SHARED.set(Arc::as_ptr(shared) as usize);
     let body = AssertUnwindSafe(|| {
-        let mut worker = match Worker::new(shared, index) {
+        let mut worker = match Worker::new(shared) {
             Ok(worker) => worker,
             Err(error) => return shared.lose_thread(&error),
         };
@@ -64,7 +64,6 @@ struct Worker {
     slots: Slots,
     shared: Arc<Shared>,
     device: Arc<dyn Device>,
-    index: usize,
     free: Vec<usize>,
     /// Direct I/O to be pushed: slot and part.
     ready: VecDeque<(usize, usize)>,
@@ -80,7 +79,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(shared: &Arc<Shared>, index: usize) -> Result<Self> {
+    fn new(shared: &Arc<Shared>) -> Result<Self> {
         let device = shared.device.clone();
         device.adopt_thread()?;
         let size = shared.slot_size() as usize;
@@ -110,7 +109,6 @@ impl Worker {
             slots,
             shared: shared.clone(),
             device,
-            index,
             ready: VecDeque::new(),
             delayed: Vec::new(),
             copying: VecDeque::new(),
@@ -191,7 +189,7 @@ impl Worker {
         for piece in run.pieces {
             let entry = &job.entries[piece.entry];
             writes = entry.operation == Operation::Write;
-            let way = choice::choose(&job, piece, self.index);
+            let way = choice::choose(&job, piece);
             let part = Part::new(entry, piece, way, memory.wrapping_add(at));
             at += part.room(entry.file.alignment());
             self.slots.list[slot].parts.push(part);
