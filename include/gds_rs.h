@@ -502,8 +502,8 @@ typedef struct gds_device_info_t {
     int32_t compute_capability;
     /** 1 when read-only file mappings can be registered for DMA. */
     uint32_t register_read_only;
-    /** 1 when streams can wait on a word of memory. */
-    uint32_t stream_memory_operations;
+    /** 1 when transfers can be ordered in a caller's stream. */
+    uint32_t stream_order;
     /** Its name ("NVIDIA H200", "host"), cut to fit and NUL-terminated. */
     char name[128];
 } gds_device_info_t;

@@ -3,8 +3,10 @@
  * memory to pinned host memory (gather). One copy call a piece would cost the host more than the
  * bus does for pieces of a few KiB.
  *
- * A piece is copied by one warp, or by `split` warps when there are fewer pieces than warps. Each
- * lane keeps LOADS vectors of 16 bytes in flight, so a warp has a 4 KiB page on the bus at once.
+ * `gds_copy_pieces` copies pieces that are known at the launch; `gds_stream_move` copies what the
+ * host publishes while it runs. A piece is copied by one warp, or by `split` warps when there are
+ * fewer pieces than warps. Each lane keeps LOADS vectors of 16 bytes in flight, so a warp has a
+ * 4 KiB page on the bus at once.
  * Any address and any size work. No byte outside source and destination is read or written.
  *
  * Compiled three ways: nvcc makes the PTX that the library embeds (scripts/build-kernels), and a
@@ -251,6 +253,112 @@ extern "C" __global__ void __launch_bounds__(256)
     for (gds_u64 unit = warp; unit < count * split; unit += warps) {
         const gds_copy_piece piece = gds_read_piece(pieces, unit / split, lane);
         gds_copy_piece_lane(piece, unit % split, split, lane);
+    }
+}
+
+/* What the host and `gds_stream_move` tell each other. The layout is `device::StreamControl` of the
+ * Rust side. It lies in pinned memory. */
+struct gds_stream_control {
+    /* Set by the device: the stream has come to the kernel. */
+    unsigned int started;
+    /* Set by the host: nothing comes after what is published. */
+    unsigned int closed;
+    /* Set by the host: entries of the ring that may be copied. */
+    gds_u64 published;
+    /* Entries of the ring, a power of two. */
+    gds_u64 capacity;
+    /* Address of the ring. */
+    gds_u64 ring;
+    /* Address of a word a block: entries that the block has copied its share of, or all bits set
+     * when the block has ended and will not look here again. */
+    gds_u64 progress;
+};
+
+struct gds_stream_entry {
+    /* Address of the pieces. */
+    gds_u64 pieces;
+    gds_u64 count;
+};
+
+static_assert(sizeof(gds_stream_control) == 40, "shared with Rust");
+static_assert(sizeof(gds_stream_entry) == 16, "shared with Rust");
+
+GDS_FN unsigned gds_acquire(const unsigned *address)
+{
+    unsigned value;
+    asm volatile("ld.acquire.sys.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+    return value;
+}
+
+GDS_FN gds_u64 gds_acquire(const gds_u64 *address)
+{
+    gds_u64 value;
+    asm volatile("ld.acquire.sys.u64 %0, [%1];" : "=l"(value) : "l"(address) : "memory");
+    return value;
+}
+
+GDS_FN void gds_release(unsigned *address, unsigned value)
+{
+    asm volatile("st.release.sys.u32 [%0], %1;" : : "l"(address), "r"(value) : "memory");
+}
+
+GDS_FN void gds_release(gds_u64 *address, gds_u64 value)
+{
+    asm volatile("st.release.sys.u64 [%0], %1;" : : "l"(address), "l"(value) : "memory");
+}
+
+/* The place of a transfer in the caller's stream: copies what the host publishes until the host
+ * closes. A stream that waited for copies of other streams instead could wait for ever, because
+ * streams share the hardware's queues; this kernel waits for the host alone. */
+extern "C" __global__ void __launch_bounds__(256) gds_stream_move(gds_stream_control *control)
+{
+    __shared__ gds_stream_entry entry;
+    __shared__ bool over;
+    const unsigned lane = threadIdx.x % WARP;
+    const gds_u64 warps = (gds_u64)gridDim.x * (blockDim.x / WARP);
+    const gds_u64 warp = (gds_u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    gds_u64 *progress = reinterpret_cast<gds_u64 *>(control->progress) + blockIdx.x;
+    const gds_u64 mask = control->capacity - 1;
+    const gds_stream_entry *ring = reinterpret_cast<const gds_stream_entry *>(control->ring);
+    if (warp == 0 && lane == 0) {
+        gds_release(&control->started, 1u);
+    }
+    for (gds_u64 at = 0;; at++) {
+        if (threadIdx.x == 0) {
+            for (;;) {
+                /* Closed is read first: what was published before closing is never missed. */
+                const bool closed = gds_acquire(&control->closed) != 0;
+                over = gds_acquire(&control->published) <= at;
+                if (!over || closed) {
+                    break;
+                }
+                __nanosleep(500);
+            }
+            if (!over) {
+                const volatile gds_stream_entry *next = ring + (at & mask);
+                entry.pieces = next->pieces;
+                entry.count = next->count;
+            }
+        }
+        __syncthreads();
+        if (over) {
+            break;
+        }
+        const gds_copy_piece *pieces = reinterpret_cast<const gds_copy_piece *>(entry.pieces);
+        const gds_u64 count = entry.count;
+        const gds_u64 split = gds_split(warps, count);
+        for (gds_u64 unit = warp; unit < count * split; unit += warps) {
+            const gds_copy_piece piece = gds_read_piece(pieces, unit / split, lane);
+            gds_copy_piece_lane(piece, unit % split, split, lane);
+        }
+        __threadfence_system();
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            gds_release(progress, at + 1);
+        }
+    }
+    if (threadIdx.x == 0) {
+        gds_release(progress, ~0ull);
     }
 }
 

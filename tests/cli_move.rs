@@ -271,6 +271,10 @@ fn demo_finds_a_library_of_its_own() {
         "{text}"
     );
     assert!(text.contains("why not cufile: "), "{text}");
+    for run in ["\ncold: ", "\nwarm: "] {
+        let path = text.split(run).nth(1).and_then(|rest| rest.lines().nth(1));
+        assert!(path.is_some_and(|p| p.starts_with("  path ")), "{text}");
+    }
     assert!(
         String::from_utf8(output.stderr).unwrap().contains("cold: "),
         "progress is shown"

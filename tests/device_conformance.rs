@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 #![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -433,49 +433,92 @@ fn events_pass_with_their_stream_and_order_others() {
         );
         let size = 4 << 20;
         let (from, to) = (Pinned::new(device, size), Pinned::new(device, size));
-        let word = Pinned::new(device, 4);
-        // SAFETY: an aligned word that lives as long as `word`.
-        let flag = unsafe { AtomicU32::from_ptr(word.1.cast()) };
         let memory = Memory::new(device, size);
         memory.fill(&vec![1; size], first.1);
         from.bytes().copy_from_slice(&pattern(size, 3));
 
-        let held = device.info().stream_memory_operations;
-        if held {
-            // SAFETY: the word is pinned and 9 is stored below.
-            unsafe { device.stream_wait_word(first.1, word.1.cast(), 9) }.unwrap();
-        } else {
-            println!("skipped: {} cannot hold a stream", device.info().name);
-            flag.store(9, Ordering::Release);
-            // SAFETY: the word is pinned.
-            let passed = unsafe { device.stream_wait_word(first.1, word.1.cast(), 9) };
-            match device.is_host() {
-                true => passed.unwrap(),
-                false => assert_eq!(passed.unwrap_err().kind(), ErrorKind::NotSupported),
-            }
-        }
         // SAFETY: all ranges live until both streams are synchronised.
         unsafe { device.copy_to_device(memory.1, from.1, size, first.1) }.unwrap();
         device.event_record(event, first.1).unwrap();
         device.stream_wait_event(second.1, event).unwrap();
         // SAFETY: as above.
         unsafe { device.copy_from_device(to.1, memory.1, size, second.1) }.unwrap();
-        let early = device.event_query(event);
-        flag.store(9, Ordering::Release);
-        assert!(
-            !held || !early.unwrap(),
-            "the stream was held, yet its event passed"
-        );
         device.event_synchronize(event).unwrap();
         assert!(device.event_query(event).unwrap());
         device.stream_synchronize(second.1).unwrap();
         assert!(from.bytes() == to.bytes(), "the second stream did not wait");
-        // SAFETY: equal already, so the wait is over at once on every device that can wait.
-        let equal = unsafe { device.stream_wait_word(first.1, word.1.cast(), 9) };
-        assert!(equal.is_ok() || !device.is_host(), "{equal:?}");
         device.stream_synchronize(first.1).unwrap();
         // SAFETY: created above and not used again.
         unsafe { device.event_destroy(event) };
+    });
+}
+
+#[test]
+fn a_stream_move_copies_what_is_published_while_later_work_waits() {
+    use gds_rs::device::{STREAM_MOVE_BLOCKS, StreamControl, StreamEntry};
+    on_every_device(|device| {
+        let (lane, size) = (Lane::new(device), 3 << 20);
+        let (from, to) = (Pinned::new(device, size), Pinned::new(device, size));
+        let memory = Memory::new(device, size);
+        let block = Pinned::new(device, 4096);
+        let start = block.1 as u64;
+        let control = block.1.cast::<StreamControl>();
+        let fresh = StreamControl {
+            started: 0.into(),
+            closed: 0.into(),
+            published: 0.into(),
+            capacity: 4,
+            ring: start + 1024,
+            progress: start + 512,
+        };
+        // SAFETY: the block is pinned, large enough and outlives the stream.
+        let launched = unsafe {
+            control.write(fresh);
+            device.stream_move(control, lane.1)
+        };
+        if device.is_host() {
+            assert_eq!(launched.unwrap_err().kind(), ErrorKind::NotSupported);
+            return;
+        }
+        launched.unwrap();
+        // SAFETY: ordered behind the kernel; both ranges outlive the stream.
+        unsafe { device.copy_from_device(to.1, memory.1, size, lane.1) }.unwrap();
+        from.bytes().copy_from_slice(&pattern(size, 5));
+        // SAFETY: written above; shared through its atomic fields.
+        let control = unsafe { &*control };
+        let piece = size as u64 / 6;
+        for entry in 0..6u64 {
+            let at = entry as usize % 4;
+            // SAFETY: inside the block, and the kernel has passed the last use of these places.
+            unsafe {
+                let pieces = block.1.add(2048).cast::<CopyPiece>().add(at);
+                pieces.write(CopyPiece {
+                    source: from.1 as u64 + entry * piece,
+                    destination: memory.1 + entry * piece,
+                    size: piece,
+                });
+                let place = block.1.add(1024).cast::<StreamEntry>().add(at);
+                place.write_volatile(StreamEntry {
+                    pieces: pieces as u64,
+                    count: 1,
+                });
+            }
+            control.published.store(entry + 1, Ordering::Release);
+            for word in 0..STREAM_MOVE_BLOCKS {
+                // SAFETY: a progress word.
+                let word = unsafe { &*block.1.add(512).cast::<AtomicU64>().add(word) };
+                while word.load(Ordering::Acquire) <= entry {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        assert_eq!(control.started.load(Ordering::Acquire), 1);
+        control.closed.store(1, Ordering::Release);
+        device.stream_synchronize(lane.1).unwrap();
+        assert!(
+            from.bytes() == to.bytes(),
+            "later work in the stream did not wait"
+        );
     });
 }
 

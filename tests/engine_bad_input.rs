@@ -150,10 +150,13 @@ fn buffers_of_no_or_absurd_size_and_foreign_pointers() {
 #[test]
 fn a_freed_pointer_is_refused() {
     let context = context();
+    // Far from where the kernel puts mappings by itself: another test must not get the address.
+    let far = 0x2000_0000_0000usize as *mut libc::c_void;
     // SAFETY: a fresh private mapping of one page, unmapped before it is offered.
     let gone = unsafe {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let at = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, flags, -1, 0);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let at = libc::mmap(far, 4096, libc::PROT_READ, flags, -1, 0);
+        assert_eq!(at, far, "the address was free");
         libc::munmap(at, 4096);
         at as u64
     };

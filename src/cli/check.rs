@@ -179,7 +179,7 @@ fn device_text(info: &DeviceInfo) -> String {
         info.compute_capability / 10,
         info.compute_capability % 10,
         yes(info.register_read_only),
-        yes(info.stream_memory_operations)
+        yes(info.stream_order)
     )
 }
 

@@ -14,8 +14,11 @@ use super::output::{Outcome, bytes_text, gigabytes_per_second, os_error, say, sa
 use super::progress::{self, Progress};
 use super::{Global, explain, pump};
 use crate::base::crc::crc32c;
+use crate::config::PathPolicy;
 use crate::device::MemoryKind;
-use crate::engine::{Buffer, Completion, Context, File, Options, Transfer};
+use crate::engine::{
+    Buffer, Completion, Context, Explanation, File, Options, Path as Way, Transfer,
+};
 use crate::error::{Error, ErrorKind};
 use crate::io::{OpenMode, Operation, evict, residency};
 
@@ -52,14 +55,17 @@ pub(super) fn run(global: &Global, args: &DemoArgs) -> Outcome {
     if !global.json {
         let part = if all { "" } else { "the first part of " };
         say(format_args!(
-            "{part}{} ({}) into device memory: {device}",
+            "{part}{} ({}) into {}",
             path.display(),
-            bytes_text(size)
+            bytes_text(size),
+            if context.device().is_host() {
+                "host memory: no GPU is used".to_owned()
+            } else {
+                format!("GPU memory: {device}")
+            }
         ))?;
         if let Some(error) = global.why_host(&context) {
-            say(format_args!(
-                "no CUDA device, so the host stands in: {error}"
-            ))?;
+            say(format_args!("  why no GPU: {error}"))?;
         }
     }
     let buffer = context.alloc(MemoryKind::Device, size)?;
@@ -74,6 +80,9 @@ pub(super) fn run(global: &Global, args: &DemoArgs) -> Outcome {
         let run = move_once(global, &context, &file, &buffer, name, &plain)?;
         if !global.json {
             say(line(&run))?;
+            for text in &run.why_not {
+                say(format_args!("  why not {text}"))?;
+            }
         }
         runs.push(run);
     }
@@ -81,18 +90,14 @@ pub(super) fn run(global: &Global, args: &DemoArgs) -> Outcome {
         return say_json(&report(&path, &device, &runs));
     }
     say(format_args!(
-        "verified: all {size} bytes in device memory equal a plain read, both times; CRC32C {:08x}",
+        "verified: all {size} bytes in {} memory equal a plain read, both times; CRC32C {:08x}",
+        if context.device().is_host() {
+            "host"
+        } else {
+            "GPU"
+        },
         runs[0].crc32c
-    ))?;
-    let mut said: Vec<&String> = Vec::new();
-    for run in &runs {
-        // What stands against cuFile is the same for both.
-        for text in run.why_not.iter().filter(|text| !said.contains(text)) {
-            say(format_args!("why not {text}"))?;
-        }
-        said.extend(&run.why_not);
-    }
-    Ok(())
+    ))
 }
 
 /// Reads the whole range into the buffer, timed, then verifies it, not timed.
@@ -140,7 +145,7 @@ fn move_once(
         completion,
         seconds,
         crc32c,
-        why_not: explain::why_not(&explanation, completion.path),
+        why_not: why_not(context, &explanation, completion.path),
     })
 }
 
@@ -225,13 +230,45 @@ fn line(run: &Run) -> String {
         None => String::new(),
     };
     format!(
-        "{}: {} bytes in {:.3} s, {:.2} GB/s, path {}{resident}",
+        "{}: {} bytes in {:.3} s, {:.2} GB/s{resident}\n  path {}: {}",
         run.name,
         run.completion.bytes,
         run.seconds,
         gigabytes_per_second(run.completion.bytes, run.seconds),
-        run.completion.path
+        run.completion.path,
+        in_words(run.completion.path)
     )
+}
+
+/// What a path is, for someone who sees its name for the first time.
+fn in_words(path: Way) -> &'static str {
+    match path {
+        Way::None => "nothing moved",
+        Way::Host => "out of the page cache into host memory",
+        Way::HostDirect => "O_DIRECT, around the page cache, straight into host memory",
+        Way::Bounce => "O_DIRECT, around the page cache, into staging memory and on from there",
+        Way::PageCache => "out of the page cache into staging memory and on from there",
+        Way::CuFile => "NVIDIA's cuFile",
+    }
+}
+
+/// Each way that ranks above the one taken, and what stood against it in this run.
+fn why_not(context: &Context, explanation: &Explanation, taken: Way) -> Vec<String> {
+    let above = explanation.ways.iter().take_while(|way| way.path != taken);
+    above
+        .map(|way| match way.path {
+            Way::CuFile if context.device().is_host() => {
+                "cufile: it moves bytes into GPU memory, and no GPU is used".to_owned()
+            }
+            _ if way.usable && context.config().path != PathPolicy::Auto => {
+                format!("{}: GDS_PATH asks for another path", way.path)
+            }
+            Way::Host | Way::PageCache => {
+                format!("{}: most of the file was not in the page cache", way.path)
+            }
+            _ => explain::line(way),
+        })
+        .collect()
 }
 
 fn report(path: &Path, device: &str, runs: &[Run]) -> serde_json::Value {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Global;
 use super::output::{Outcome, say, say_json};
-use crate::engine::Explanation;
+use crate::engine::{Explanation, Way};
 
 /// Arguments of `gds explain`.
 #[derive(Debug, Args)]
@@ -44,33 +44,26 @@ pub(super) fn to_json(explanation: &Explanation) -> Value {
     })
 }
 
-/// Each way that ranks above the one taken or cannot be used, a line each.
-pub(super) fn why_not(explanation: &Explanation, taken: crate::engine::Path) -> Vec<String> {
-    let mut lines = Vec::new();
-    for way in &explanation.ways {
-        if way.path == taken {
-            break;
-        }
-        let why = if way.usable {
-            "not chosen"
-        } else {
-            "not usable"
-        };
-        let mut line = format!("{}: {why}: {}", way.path, way.reason);
-        // The reason of a library that is missing says what to do, too.
-        if !way.fix.is_empty() && !way.reason.contains(&way.fix) {
-            line.push_str("; to do: ");
-            line.push_str(&way.fix);
-        }
-        lines.push(line);
+/// Why a way was not the one taken, and what to do about it.
+pub(super) fn line(way: &Way) -> String {
+    let why = if way.usable {
+        "not chosen"
+    } else {
+        "not usable"
+    };
+    let mut line = format!("{}: {why}: {}", way.path, way.reason);
+    // The reason of a library that is missing says what to do, too.
+    if !way.fix.is_empty() && !way.reason.contains(&way.fix) {
+        line.push_str("; to do: ");
+        line.push_str(&way.fix);
     }
-    lines
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Path, Way};
+    use crate::engine::Path;
 
     fn way(path: Path, usable: bool, fix: &str) -> Way {
         Way {
@@ -82,22 +75,23 @@ mod tests {
     }
 
     #[test]
-    fn only_ways_above_the_taken_one_are_explained() {
+    fn lines_say_what_to_do_and_json_has_all() {
         let explanation = Explanation {
             path: Path::Bounce,
             facts: vec![("size".to_owned(), "7".to_owned())],
             ways: vec![
                 way(Path::CuFile, false, "load it"),
                 way(Path::PageCache, true, ""),
-                way(Path::Bounce, true, ""),
+                way(Path::Bounce, false, "reason of"),
             ],
         };
-        let lines = why_not(&explanation, Path::Bounce);
+        let lines: Vec<String> = explanation.ways.iter().map(line).collect();
         assert_eq!(
             lines,
             [
                 "cufile: not usable: reason of cufile; to do: load it",
-                "page-cache: not chosen: reason of page-cache"
+                "page-cache: not chosen: reason of page-cache",
+                "bounce: not usable: reason of bounce"
             ]
         );
         let value = to_json(&explanation);

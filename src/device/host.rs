@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
-use super::{CopyPiece, Device, DeviceInfo, Event, MemoryKind, PointerInfo, Stream, pages};
+use super::{
+    CopyPiece, Device, DeviceInfo, Event, MemoryKind, PointerInfo, Stream, StreamControl, pages,
+};
 use crate::config::DEVICE_HOST;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -65,7 +67,7 @@ pub(super) fn info() -> DeviceInfo {
         driver_version: 0,
         compute_capability: 0,
         register_read_only: true,
-        stream_memory_operations: false,
+        stream_order: true,
     }
 }
 
@@ -204,6 +206,17 @@ impl Device for HostDevice {
         Ok(())
     }
 
+    unsafe fn copy_to_device_now(
+        &self,
+        destination: u64,
+        source: *const u8,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()> {
+        // SAFETY: as the caller promises; the host copies at once.
+        unsafe { self.copy_to_device(destination, source, size, stream) }
+    }
+
     unsafe fn copy_from_device(
         &self,
         destination: *mut u8,
@@ -254,13 +267,10 @@ impl Device for HostDevice {
         Ok(())
     }
 
-    unsafe fn stream_wait_word(&self, _stream: Stream, word: *const u32, value: u32) -> Result<()> {
-        // SAFETY: the caller promises a valid, aligned word; others store to it atomically.
-        let word = unsafe { AtomicU32::from_ptr(word.cast_mut()) };
-        // Cyclic order: a word that has gone round still counts as past the value.
-        while (word.load(Ordering::Acquire).wrapping_sub(value) as i32) < 0 {
-            std::thread::sleep(std::time::Duration::from_micros(10));
-        }
-        Ok(())
+    unsafe fn stream_move(&self, _control: *mut StreamControl, _stream: Stream) -> Result<()> {
+        Err(Error::new(
+            ErrorKind::NotSupported,
+            "a stream of the host device is the calling thread: wait for the transfer there",
+        ))
     }
 }

@@ -15,6 +15,7 @@ mod open;
 mod pages;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::error::Result;
 
@@ -59,8 +60,8 @@ pub struct DeviceInfo {
     pub compute_capability: i32,
     /// Whether read-only file mappings can be registered for DMA.
     pub register_read_only: bool,
-    /// Whether streams can wait on and write a word of memory.
-    pub stream_memory_operations: bool,
+    /// Whether transfers can be ordered in a caller's stream.
+    pub stream_order: bool,
 }
 
 /// A stream: an order of copies and kernels. On CUDA the CUstream, on the host a number.
@@ -81,6 +82,40 @@ pub struct CopyPiece {
     pub destination: u64,
     /// Bytes to copy, any alignment.
     pub size: u64,
+}
+
+/// Blocks of the kernel behind `Device::stream_move`, and words of its progress.
+pub const STREAM_MOVE_BLOCKS: usize = 16;
+
+/// What the host and `Device::stream_move` tell each other. The layout is shared with
+/// `kernels/copy_pieces.cu`, which says what the fields mean; after the launch both sides use
+/// them by atomic loads and stores only.
+#[derive(Debug)]
+#[repr(C)]
+pub struct StreamControl {
+    /// Set by the device: the stream has come to the kernel.
+    pub started: AtomicU32,
+    /// Set by the host: nothing comes after what is published.
+    pub closed: AtomicU32,
+    /// Set by the host: entries that may be copied.
+    pub published: AtomicU64,
+    /// Entries of the ring, a power of two.
+    pub capacity: u64,
+    /// Address of the ring of [`StreamEntry`].
+    pub ring: u64,
+    /// Address of `STREAM_MOVE_BLOCKS` words: entries that a block has copied, or `u64::MAX` once
+    /// it has ended.
+    pub progress: u64,
+}
+
+/// One entry of the ring of a [`StreamControl`].
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct StreamEntry {
+    /// Address of [`CopyPiece`]s in pinned memory.
+    pub pieces: u64,
+    /// How many.
+    pub count: u64,
 }
 
 /// A device and its memory. Every method may be called from many threads at once.
@@ -186,6 +221,22 @@ pub trait Device: Send + Sync + fmt::Debug {
         stream: Stream,
     ) -> Result<()>;
 
+    /// Copies a little host memory to device memory and waits; `stream` must be idle. Ordinary
+    /// memory is as good as pinned here: the driver takes the bytes along with the command.
+    ///
+    /// # Safety
+    /// As `copy_to_device`.
+    ///
+    /// # Errors
+    /// As `copy_to_device`.
+    unsafe fn copy_to_device_now(
+        &self,
+        destination: u64,
+        source: *const u8,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()>;
+
     /// Copies device memory to host memory, ordered in `stream`; asynchronous for pinned memory.
     ///
     /// # Safety
@@ -253,15 +304,15 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// `Cuda`.
     fn stream_wait_event(&self, stream: Stream, event: Event) -> Result<()>;
 
-    /// Makes later work in `stream` wait until the 32-bit word at `word` (pinned memory) has come
-    /// to `value` or passed it (cyclically, as CU_STREAM_WAIT_VALUE_GEQ). The host device, whose
-    /// streams are the calling thread, waits at once.
+    /// Puts a kernel into `stream` that copies what is published in `control` until it is closed.
+    /// Earlier work in the stream is over when it starts, later work waits for it to end. On the
+    /// host, whose streams are the calling thread, this is `NotSupported`.
     ///
     /// # Safety
-    /// `word` is pinned memory of this device and stays so until the stream has passed; another
-    /// thread will store `value` there.
+    /// `control`, its ring and its progress are pinned memory of this device until every progress
+    /// word has all bits set. What is published follows `copy_pieces`. Somebody will close it.
     ///
     /// # Errors
-    /// `NotSupported` where the driver has no stream memory operations.
-    unsafe fn stream_wait_word(&self, stream: Stream, word: *const u32, value: u32) -> Result<()>;
+    /// `Cuda` when the kernel cannot be loaded or launched, `NotSupported` where there is none.
+    unsafe fn stream_move(&self, control: *mut StreamControl, stream: Stream) -> Result<()>;
 }

@@ -1,14 +1,10 @@
 //! Which way a piece goes.
 //!
 //! Reads of resident pages are copied out of the page cache, all others go around it; large
-//! aligned writes go around it on file systems where that pays. Where cuFile can go direct, it
-//! and the bounce path share the first bytes of a storage device and the faster one keeps it.
+//! aligned writes go around it on file systems where that pays. Where cuFile can go direct, `trial`
+//! measures it against the bounce path.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::Relaxed};
-
-use parking_lot::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 
 use super::file::FileInner;
 use super::job::{Job, Terms};
@@ -42,17 +38,11 @@ const STREAK: i32 = 64;
 const WARM_RECHECK: u64 = 8 << 20;
 /// Reads that a cold file gives between two questions: each takes much longer than the question.
 const COLD_RECHECK: u64 = 16;
-/// Bytes that a trial of cuFile against the bounce path moves before it is decided.
-const TRIAL_BYTES: u64 = 256 << 20;
 
 const UNKNOWN: u8 = 0;
 const WARM: u8 = 1;
 const COLD: u8 = 2;
 const MIXED: u8 = 3;
-
-const UNDECIDED: u8 = 0;
-const CUFILE_FASTER: u8 = 1;
-const BOUNCE_FASTER: u8 = 2;
 
 /// Checks the demanded path at submission, while an error can still be answered at once.
 pub(super) fn settle_policy(
@@ -140,32 +130,51 @@ pub(super) fn reserve(transfer: &Transfer) -> Result<()> {
     }
 }
 
-/// The way of a piece, for transfer thread `index`.
-pub(super) fn choose(job: &Job, piece: Piece, index: usize) -> Way {
+/// Whether a piece goes around the page cache through the kernel's queue.
+pub(super) fn goes_direct(job: &Job, piece: Piece) -> bool {
     let entry = &job.entries[piece.entry];
-    let direct = entry.file.direct().is_some();
-    match job.terms.policy {
-        PathPolicy::CuFile => return Way::CuFile,
-        PathPolicy::Buffered => return Way::Buffered,
-        PathPolicy::Direct if direct => return Way::Direct,
-        PathPolicy::Direct | PathPolicy::Auto => {}
+    if entry.file.direct().is_none() {
+        return false;
     }
-    if !direct {
-        return Way::Buffered;
+    match (job.terms.policy, entry.operation) {
+        (PathPolicy::CuFile | PathPolicy::Buffered, _) => false,
+        (PathPolicy::Direct, _) => true,
+        (PathPolicy::Auto, Operation::Read) => {
+            let cufile = may_use_cufile(job, entry)
+                && job.shared.trials.next(&job.shared, &entry.file) == Way::CuFile;
+            !cufile && !is_warm(job, entry, piece)
+        }
+        (PathPolicy::Auto, Operation::Write) => writes_directly(&entry.file, entry.size),
     }
-    if entry.operation == Operation::Write {
-        let pays = writes_directly(&entry.file, piece.size.max(entry.size));
-        return if pays { Way::Direct } else { Way::Buffered };
+}
+
+/// The way of a piece that is about to start.
+pub(super) fn choose(job: &Job, piece: Piece) -> Way {
+    let entry = &job.entries[piece.entry];
+    if job.terms.policy == PathPolicy::CuFile {
+        return Way::CuFile;
     }
-    if is_warm(job, entry, piece) {
-        return Way::Buffered;
+    if may_use_cufile(job, entry) && entry.file.direct().is_some() {
+        return match is_warm(job, entry, piece) {
+            true => Way::Buffered,
+            false => job
+                .shared
+                .trials
+                .choose(&job.shared, &entry.file, piece.size),
+        };
     }
-    if entry.host_memory || job.terms.checksum {
-        return Way::Direct;
+    match goes_direct(job, piece) {
+        true => Way::Direct,
+        false => Way::Buffered,
     }
-    job.shared
-        .trials
-        .choose(&job.shared, &entry.file, index, piece.size)
+}
+
+/// Whether cuFile is a candidate where nobody has asked for it.
+fn may_use_cufile(job: &Job, entry: &Entry) -> bool {
+    job.terms.policy == PathPolicy::Auto
+        && entry.operation == Operation::Read
+        && !entry.host_memory
+        && !job.terms.checksum
 }
 
 /// Whether a write of `size` bytes should go around the page cache.
@@ -279,76 +288,4 @@ fn ask_again(file: &FileInner, start: u64, size: u64) -> bool {
     let next = if same { known + step } else { step };
     streak.store(next.clamp(-STREAK, STREAK), Relaxed);
     warm
-}
-
-/// Trials of cuFile against the bounce path, one a storage device.
-#[derive(Default)]
-pub(super) struct Trials(Mutex<HashMap<(u32, u32), Arc<Trial>>>);
-
-struct Trial {
-    capable: bool,
-    bytes: [AtomicU64; 2],
-    decided: AtomicU8,
-}
-
-impl Trials {
-    /// Transfer threads with even numbers try cuFile, the others the bounce path; the side that
-    /// has moved more bytes a thread when the trial ends keeps the device.
-    fn choose(&self, shared: &Shared, file: &FileInner, index: usize, size: u64) -> Way {
-        let caps = file.descriptors.capabilities();
-        let key = (caps.device_major, caps.device_minor);
-        let trial = self
-            .0
-            .lock()
-            .entry(key)
-            .or_insert_with(|| new_trial(shared, file))
-            .clone();
-        if !trial.capable {
-            return Way::Direct;
-        }
-        match trial.decided.load(Relaxed) {
-            CUFILE_FASTER => return Way::CuFile,
-            BOUNCE_FASTER => return Way::Direct,
-            _ => {}
-        }
-        let side = usize::from(!index.is_multiple_of(2));
-        trial.bytes[side].fetch_add(size, Relaxed);
-        let [cufile, bounce] = [trial.bytes[0].load(Relaxed), trial.bytes[1].load(Relaxed)];
-        if cufile + bounce >= TRIAL_BYTES {
-            let threads = shared.thread_count as u64;
-            let (even, odd) = (threads.div_ceil(2), (threads / 2).max(1));
-            // Bytes are counted when a piece starts, so both sides ran equally long.
-            let faster = cufile * odd > bounce * even;
-            let verdict = if faster { CUFILE_FASTER } else { BOUNCE_FASTER };
-            trial.decided.store(verdict, Relaxed);
-        }
-        if side == 0 { Way::CuFile } else { Way::Direct }
-    }
-
-    /// What a finished trial says: whether cuFile was faster, or `None` without one.
-    pub(super) fn verdict(&self, file: &FileInner) -> Option<bool> {
-        let caps = file.descriptors.capabilities();
-        let trials = self.0.lock();
-        let trial = trials.get(&(caps.device_major, caps.device_minor))?;
-        match trial.decided.load(Relaxed) {
-            CUFILE_FASTER => Some(true),
-            BOUNCE_FASTER => Some(false),
-            _ => None,
-        }
-    }
-}
-
-fn new_trial(shared: &Shared, file: &FileInner) -> Arc<Trial> {
-    let caps = file.descriptors.capabilities();
-    let capable = shared.thread_count > 1
-        && cufile::direct_capable().0
-        && cufile::gates(caps, !shared.device.is_host())
-            .iter()
-            .all(|g| g.passed)
-        && file.cufile().is_ok();
-    Arc::new(Trial {
-        capable,
-        bytes: Default::default(),
-        decided: AtomicU8::new(UNDECIDED),
-    })
 }

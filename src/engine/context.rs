@@ -197,28 +197,19 @@ impl Inner {
             choice::reserve(&transfer)?;
             entries.push(Entry::new(transfer, size, terms.checksum)?);
         }
-        let gate = options.stream.map(|s| shared.gate(s)).transpose()?;
+        let on_host = options.stream.is_some() && shared.device.is_host();
+        let stream = options.stream.filter(|_| !on_host);
+        let gate = stream.map(|s| shared.gate(s)).transpose()?;
         let job = Job::new(shared.clone(), entries, terms, gate);
         job.fallbacks.store(fallbacks, Relaxed);
         shared
             .metrics
             .fallbacks
             .fetch_add(u64::from(fallbacks), Relaxed);
-        // The stream waits only for a job that is sure to be worked on.
         self.enqueue(&job)?;
-        if let (Some(stream), Some(gate)) = (options.stream, &job.gate) {
-            // SAFETY: the word is the job's, lives in a page of the pool, and is stored at the
-            // latest when the job is dropped.
-            let waits = unsafe {
-                shared
-                    .device
-                    .stream_wait_word(stream, gate.word.pointer(), gate.word.value())
-            };
-            if let Err(error) = waits {
-                job.kill(&error);
-                job.wait(None);
-                return Err(error);
-            }
+        if on_host {
+            // A stream of the host device is the calling thread.
+            job.wait(None);
         }
         Ok(job)
     }
@@ -238,7 +229,7 @@ impl Inner {
     fn prepare(&self) -> Result<()> {
         self.start_threads()?;
         let shared = &self.shared;
-        drop(shared.words.take()?);
+        shared.rings.prime()?;
         shared.inline.give(shared.inline.take(&shared.device)?);
         shared.wait_until_prepared()
     }
@@ -256,7 +247,7 @@ impl Inner {
             let shared = self.shared.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("gds-transfer-{index}"))
-                .spawn(move || worker::run(&shared, index))
+                .spawn(move || worker::run(&shared))
                 .map_err(|e| {
                     Error::new(
                         ErrorKind::OutOfHostMemory,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::choice::Warmth;
 use super::context::{Context, Inner};
 use super::stopwatch::Stopwatch;
+use super::trial::Trial;
 use super::{Buffer, Completion, Options, Segment, Transfer, inline};
 use crate::base::{is_aligned, limits};
 use crate::config::PathPolicy;
@@ -36,6 +37,8 @@ pub(super) struct FileInner {
     /// A failed sync: what was written may be lost, and the kernel forgets that it failed.
     poisoned: AtomicBool,
     handle: OnceLock<Result<cufile::Handle>>,
+    /// The trial of cuFile on the file's device.
+    pub(super) trial: OnceLock<Arc<Trial>>,
 }
 
 /// What `move_all` was asked for.
@@ -67,6 +70,7 @@ impl File {
             descriptors,
             poisoned: AtomicBool::new(false),
             handle: OnceLock::new(),
+            trial: OnceLock::new(),
         }))
     }
 

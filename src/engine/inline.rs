@@ -210,8 +210,8 @@ impl Small<'_> {
             return Ok((bytes, Path::HostDirect, self.check(pointer, bytes)));
         }
         if direct && self.operation == Operation::Read {
-            let slot = self.shared.inline.take(&self.shared.device)?;
-            let result = self.read_around(&slot, true).map(|(data, bytes)| {
+            let mut slot = self.shared.inline.take(&self.shared.device)?;
+            let result = self.read_around(&mut slot, true).map(|(data, bytes)| {
                 // SAFETY: the slot holds `bytes` bytes at `data`, the caller's memory takes them.
                 unsafe { data.copy_to_nonoverlapping(pointer, bytes as usize) };
                 (bytes, Path::Bounce, self.check(pointer, bytes))
@@ -224,9 +224,9 @@ impl Small<'_> {
     }
 
     fn on_device(&mut self, direct: bool) -> Result<(u64, Path, Option<u32>)> {
-        let slot = self.shared.inline.take(&self.shared.device)?;
+        let mut slot = self.shared.inline.take(&self.shared.device)?;
         let result = match self.operation {
-            Operation::Read => self.read_to_device(&slot, direct),
+            Operation::Read => self.read_to_device(&mut slot, direct),
             Operation::Write => self.write_from_device(&slot, direct),
         };
         // An error may leave a copy under way; the slot is used again only when it is idle.
@@ -251,19 +251,19 @@ impl Small<'_> {
         result.map(|(bytes, crc)| (bytes, path, crc))
     }
 
-    fn read_to_device(&mut self, slot: &InlineSlot, direct: bool) -> Result<(u64, Option<u32>)> {
+    fn read_to_device(
+        &mut self,
+        slot: &mut InlineSlot,
+        direct: bool,
+    ) -> Result<(u64, Option<u32>)> {
         let (data, bytes) = self.read_around(slot, direct)?;
-        let (device, stream) = (&self.shared.device, slot.stream.get());
         if bytes > 0 {
-            // SAFETY: the slot holds the bytes until the stream is synchronised below, and the
-            // target was checked against its buffer, which the caller keeps.
-            unsafe { device.copy_to_device(self.address, data, bytes as usize, stream)? };
+            let (device, stream) = (&self.shared.device, slot.stream.get());
+            // SAFETY: the slot holds the bytes, and the target was checked against its buffer,
+            // which the caller keeps.
+            unsafe { device.copy_to_device_now(self.address, data, bytes as usize, stream)? };
         }
-        let crc = self.check(data, bytes);
-        if bytes > 0 {
-            device.stream_synchronize(stream)?;
-        }
-        Ok((bytes, crc))
+        Ok((bytes, self.check(data, bytes)))
     }
 
     fn write_from_device(&mut self, slot: &InlineSlot, direct: bool) -> Result<(u64, Option<u32>)> {
@@ -282,13 +282,13 @@ impl Small<'_> {
     }
 
     /// Reads the aligned range around the wanted bytes into a slot. Where they begin, how many.
-    fn read_around(&mut self, slot: &InlineSlot, direct: bool) -> Result<(*mut u8, u64)> {
-        let memory = slot.memory.pointer();
+    fn read_around(&mut self, slot: &mut InlineSlot, direct: bool) -> Result<(*mut u8, u64)> {
         let alignment = self.file.alignment();
         let down = align_down(self.offset, alignment);
         let end = self.offset + self.size;
         let up = align_up(end, alignment).unwrap_or(end);
         let head = self.offset - down;
+        let memory = slot.memory_for((up - down) as usize);
         if !direct || (up - down) as usize > INLINE_SIZE {
             return Ok((memory, self.buffered(memory, self.offset, self.size)?));
         }

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::Path;
 use super::plan::{Entry, Piece};
 use super::shared::Shared;
-use super::staging::Word;
+use super::stream::Ring;
 use super::transfer::Completion;
 use crate::base::clock::now_ns;
 use crate::base::crc::crc32c_join;
@@ -34,22 +34,33 @@ pub(super) struct Terms {
     pub(super) deadline_ns: u64,
 }
 
-/// The place of a job in a CUDA stream.
+/// The place of a job in a caller's stream.
 pub(super) struct Gate {
-    /// The job starts when the caller's stream has passed this.
-    pub(super) start: Event,
-    /// The caller's stream goes on when this is stored.
-    pub(super) word: Word,
+    /// A mark before the kernel: tells when the stream has failed and will never come to it.
+    before: Event,
+    pub(super) ring: Ring,
     opened: AtomicBool,
 }
 
 impl Gate {
-    pub(super) fn new(start: Event, word: Word) -> Self {
+    pub(super) fn new(before: Event, ring: Ring) -> Self {
         Self {
-            start,
-            word,
+            before,
+            ring,
             opened: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the stream has come to the kernel, or the error that keeps it from coming.
+    fn look(&self, shared: &Shared) -> Result<bool> {
+        if self.opened.load(Relaxed) {
+            return Ok(true);
+        }
+        if !self.ring.started() {
+            return shared.device.event_query(self.before).map(|_| false);
+        }
+        self.opened.store(true, Relaxed);
+        Ok(true)
     }
 }
 
@@ -159,31 +170,19 @@ impl Job {
 
     /// Whether `gate_is_open` has something to say; ends nothing.
     pub(super) fn gate_has_passed(&self) -> bool {
-        self.gate.as_ref().is_none_or(|gate| {
-            gate.opened.load(Relaxed)
-                || !matches!(self.shared.device.event_query(gate.start), Ok(false))
-        })
+        self.gate
+            .as_ref()
+            .is_none_or(|gate| !matches!(gate.look(&self.shared), Ok(false)))
     }
 
-    /// Whether the caller's stream has come to this job. A failed stream kills the job.
+    /// Whether the caller's stream has come to this job. A failed stream kills the job: nothing
+    /// may be read or written on its behalf.
     pub(super) fn gate_is_open(&self) -> bool {
         let Some(gate) = &self.gate else { return true };
-        if gate.opened.load(Relaxed) {
-            return true;
-        }
-        match self.shared.device.event_query(gate.start) {
-            Ok(false) => return false,
-            Ok(true) => {}
-            Err(error) => {
-                // The caller's stream has failed: nothing may be read or written on its behalf.
-                for entry in 0..self.entries.len() {
-                    self.note_error(entry, error.clone());
-                }
-                self.stop(DEAD);
-            }
-        }
-        gate.opened.store(true, Relaxed);
-        true
+        gate.look(&self.shared).unwrap_or_else(|error| {
+            self.kill(&error);
+            false
+        })
     }
 
     /// Ends a piece of which `bytes` moved.
@@ -294,7 +293,7 @@ impl Job {
         self.record(&outcome, latency_ns);
         let _ = self.results.set(outcome);
         if let Some(gate) = &self.gate {
-            gate.word.store();
+            gate.ring.close();
         }
         let mut waiting = self.waiting.lock();
         self.done.store(true, Release);
@@ -510,7 +509,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         if let Some(gate) = &self.gate {
             // SAFETY: the event is this gate's own and no thread looks at it any more.
-            unsafe { self.shared.device.event_destroy(gate.start) };
+            unsafe { self.shared.device.event_destroy(gate.before) };
         }
     }
 }

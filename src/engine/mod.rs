@@ -22,8 +22,10 @@ mod shared;
 mod slot;
 mod staging;
 mod stopwatch;
+mod stream;
 mod ticket;
 mod transfer;
+mod trial;
 mod worker;
 
 pub use buffer::Buffer;

@@ -8,10 +8,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::Options;
-use super::choice::Trials;
+use super::choice;
 use super::job::{Gate, Job, Terms};
 use super::plan::Piece;
-use super::staging::{InlinePool, WordPool};
+use super::staging::InlinePool;
+use super::stream::RingPool;
+use super::trial::Trials;
 use crate::base::clock::now_ns;
 use crate::base::limits;
 use crate::config::Config;
@@ -24,6 +26,12 @@ use crate::metrics::Metrics;
 const SMALL_SIZE: u64 = 64 << 10;
 /// Most transfers in one staging slot.
 pub(super) const GROUP_MAX: usize = 256;
+/// Threads that keep large direct I/O under way at once. Two keep a disk busy; more make its
+/// requests come out of order, which cost a tenth of its speed. A device that completes requests
+/// while they are submitted is limited by processors: there all threads submit.
+const SUBMITTERS_MAX: usize = 2;
+/// How long a thread without a rank sleeps before it looks for work that needs none.
+const RANKLESS_PAUSE: Duration = Duration::from_millis(1);
 /// Largest staging slot, bytes.
 const SLOT_MAX: u64 = 4 << 20;
 /// Smallest piece that a large transfer is cut into, bytes.
@@ -37,7 +45,7 @@ pub(super) struct Shared {
     pub(super) io: Arc<dyn Io>,
     pub(super) metrics: Metrics,
     pub(super) inline: InlinePool,
-    pub(super) words: Arc<WordPool>,
+    pub(super) rings: Arc<RingPool>,
     pub(super) trials: Trials,
     queue: Mutex<Queue>,
     work: Condvar,
@@ -47,6 +55,8 @@ pub(super) struct Shared {
     queued: AtomicUsize,
     /// Transfer threads that still work; fewer than configured when some could not start.
     pub(super) threads: AtomicUsize,
+    /// Threads that have large direct I/O under way which does not complete when it is submitted.
+    submitters: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -60,6 +70,20 @@ struct Queue {
     looked_after: bool,
 }
 
+/// Bytes of a staging slot. The device's copy engine needs about 3 us between copies of different
+/// threads, so slots are as large as four to a thread allow, up to 4 MiB.
+fn slot_size(config: &Config) -> u64 {
+    (config.buffer_size / 4)
+        .clamp(limits::BUFFER_SIZE_MIN, SLOT_MAX)
+        .max(config.alignment)
+}
+
+/// Staging slots of a transfer thread.
+fn slot_count(config: &Config) -> usize {
+    let fit = (config.buffer_size / slot_size(config)) as usize;
+    fit.clamp(1, config.max_outstanding_io as usize)
+}
+
 /// Pieces that a transfer thread has claimed, all of one job and one operation.
 pub(super) struct Run {
     pub(super) job: Arc<Job>,
@@ -68,11 +92,12 @@ pub(super) struct Run {
 
 impl Shared {
     pub(super) fn new(config: Config, device: Arc<dyn Device>, io: Arc<dyn Io>) -> Self {
+        // Asking the system how many processors there are reads a file: once is enough.
+        let thread_count = config.thread_count();
         Self {
-            // Asking the system how many processors there are reads a file: once is enough.
-            thread_count: config.thread_count(),
+            thread_count,
+            rings: RingPool::new(&device, thread_count * slot_count(&config)),
             config,
-            words: WordPool::new(&device),
             device,
             io,
             metrics: Metrics::default(),
@@ -84,6 +109,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
+            submitters: AtomicUsize::new(0),
         }
     }
 
@@ -129,12 +155,14 @@ impl Shared {
         pause
     }
 
-    /// Bytes of a staging slot. The device's copy engine needs about 3 us between copies of
-    /// different threads, so slots are as large as four to a thread allow, up to 4 MiB.
+    /// Bytes of a staging slot.
     pub(super) fn slot_size(&self) -> u64 {
-        (self.config.buffer_size / 4)
-            .clamp(limits::BUFFER_SIZE_MIN, SLOT_MAX)
-            .max(self.config.alignment)
+        slot_size(&self.config)
+    }
+
+    /// Staging slots of a transfer thread.
+    pub(super) fn slot_count(&self) -> usize {
+        slot_count(&self.config)
     }
 
     /// Bytes of a piece of a job of `total` bytes: several for each thread, within a slot.
@@ -159,18 +187,47 @@ impl Shared {
         }
     }
 
+    /// The place of a job in the caller's stream.
     pub(super) fn gate(&self, stream: Stream) -> Result<Gate> {
-        let word = self.words.take()?;
-        let start = self.device.event_create()?;
-        let gate = Gate::new(start, word);
-        self.device.event_record(start, stream)?;
-        Ok(gate)
+        let mut ring = self.rings.take()?;
+        let before = self.device.event_create()?;
+        let launched = self
+            .device
+            .event_record(before, stream)
+            .and_then(|()| ring.launch(stream));
+        if let Err(error) = launched {
+            // SAFETY: just made, and given to nobody.
+            unsafe { self.device.event_destroy(before) };
+            return Err(error);
+        }
+        Ok(Gate::new(before, ring))
+    }
+
+    /// Makes a thread one of the few that keep large direct I/O under way, if there is room.
+    pub(super) fn take_rank(&self) -> bool {
+        let more = |ranked: usize| (ranked < SUBMITTERS_MAX).then_some(ranked + 1);
+        self.submitters.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
+    /// Gives the rank back, and wakes a thread that may take it.
+    pub(super) fn give_rank(&self) {
+        self.submitters.fetch_sub(1, Relaxed);
+        // A thread that has just found nothing to do sleeps before the lock can be had.
+        drop(self.queue.lock());
+        self.work.notify_one();
+    }
+
+    /// Whether a thread without a rank has to leave large direct I/O to others.
+    pub(super) fn ranks_are_taken(&self) -> bool {
+        self.submitters.load(Relaxed) >= SUBMITTERS_MAX
     }
 
     /// Claims work for a transfer thread: one piece, or small ones that share a slot.
     /// Jobs take turns. Nothing is finished or dropped under the queue's lock: that may run the
     /// caller's code or close the context.
-    pub(super) fn take(&self) -> Option<Run> {
+    ///
+    /// `ranked` threads take anything, others no large piece that goes around the page cache.
+    pub(super) fn take(&self, ranked: bool) -> Option<Run> {
         let mut tries = self.queue.lock().jobs.len();
         while tries > 0 {
             tries -= 1;
@@ -182,7 +239,7 @@ impl Shared {
             };
             job.check_deadline();
             let run = if job.gate_is_open() {
-                self.claim(&job)
+                self.claim(&job, ranked)
             } else {
                 None
             };
@@ -203,8 +260,11 @@ impl Shared {
         self.queued.store(queue.jobs.len(), Relaxed);
     }
 
-    fn claim(&self, job: &Arc<Job>) -> Option<Run> {
+    fn claim(&self, job: &Arc<Job>, ranked: bool) -> Option<Run> {
         while let Some(first) = job.peek(0) {
+            if !ranked && first.size > SMALL_SIZE && choice::goes_direct(job, first) {
+                return None;
+            }
             let mut pieces = vec![first];
             if first.size <= SMALL_SIZE {
                 self.group(job, first, &mut pieces);
@@ -246,13 +306,18 @@ impl Shared {
     }
 
     /// Sleeps until there may be work. False when the context is closing and nothing is left.
-    pub(super) fn wait_for_work(&self) -> bool {
+    /// `rankless` says that there is work which the thread may not take.
+    pub(super) fn wait_for_work(&self, rankless: bool) -> bool {
         let mut queue = self.queue.lock();
-        if queue
-            .jobs
-            .iter()
-            .any(|j| j.unclaimed() > 0 && j.gate_has_passed())
-        {
+        let may = |j: &Arc<Job>| {
+            let small = j.peek(0).is_some_and(|p| p.size <= SMALL_SIZE);
+            j.unclaimed() > 0 && (small || !rankless) && j.gate_has_passed()
+        };
+        if queue.jobs.iter().any(may) {
+            return true;
+        }
+        if rankless && !queue.jobs.is_empty() {
+            self.work.wait_for(&mut queue, RANKLESS_PAUSE);
             return true;
         }
         if self.stopping.load(Relaxed) && queue.jobs.is_empty() {

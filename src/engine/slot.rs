@@ -22,6 +22,8 @@ pub(super) struct Slot {
     pub(super) memory: *mut u8,
     pub(super) descriptors: *mut CopyPiece,
     pub(super) event: Event,
+    /// Number in the ring of the job's stream, while copies are under way there.
+    pub(super) entry: Option<u64>,
     pub(super) job: Option<Arc<Job>>,
     pub(super) parts: Vec<Part>,
     /// Parts whose I/O is not over.
@@ -71,6 +73,7 @@ impl Slots {
                     .wrapping_add(count * size + index * DESCRIPTOR_BYTES)
                     .cast(),
                 event,
+                entry: None,
                 job: None,
                 parts: Vec::new(),
                 pending: 0,
@@ -101,21 +104,22 @@ impl Slots {
         }
     }
 
-    /// Copies between a slot and device memory, for the pieces in it. Several small pieces go in
-    /// one kernel, which costs the driver less than a copy each.
+    /// Copies between a slot and device memory, for the pieces in it, and marks their end: by the
+    /// slot's event, or by an entry of the ring when the job has a place in a caller's stream.
+    /// Several small pieces go in one kernel, which costs the driver less than a copy each.
     ///
     /// # Safety
     /// The slot's memory and the transfers' memory stay valid until the stream has passed; nobody
     /// else uses the slot.
     pub(super) unsafe fn copy_parts(
-        &self,
+        &mut self,
         slot: usize,
         job: &Job,
         stream: Stream,
         kernel: bool,
     ) -> Result<()> {
         const KERNEL_MIN: usize = 4;
-        let slot = &self.list[slot];
+        let slot = &mut self.list[slot];
         let staged = slot.parts.iter().filter_map(|part| {
             let entry = &job.entries[part.piece.entry];
             let size = part.staged_bytes(entry);
@@ -138,9 +142,16 @@ impl Slots {
             };
             count += 1;
         }
+        if let Some(gate) = &job.gate {
+            // SAFETY: the descriptors were just written; the caller keeps all ranges valid, and
+            // this slot has one entry on its way.
+            slot.entry = Some(unsafe { gate.ring.publish(slot.descriptors, count) });
+            return Ok(());
+        }
         if kernel && count >= KERNEL_MIN {
-            // SAFETY: the descriptors were just written; the caller keeps all ranges valid.
-            return unsafe { self.device.copy_pieces(slot.descriptors, count, stream) };
+            // SAFETY: as above.
+            unsafe { self.device.copy_pieces(slot.descriptors, count, stream)? };
+            return self.device.event_record(slot.event, stream);
         }
         for (part, entry, size) in staged {
             let (far, size) = (entry.address + part.piece.position, size as usize);
@@ -154,7 +165,7 @@ impl Slots {
                 }
             }
         }
-        Ok(())
+        self.device.event_record(slot.event, stream)
     }
 }
 

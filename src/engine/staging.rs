@@ -1,9 +1,7 @@
-//! Pinned memory of the engine: slabs for transfer threads, small slots for callers' threads, and
-//! the words that CUDA streams wait on. All of it is reused; the driver is slow to pin.
+//! Pinned memory of the engine: slabs for transfer threads and small slots for callers' threads.
+//! All of it is reused; the driver is slow to pin.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::Release};
 
 use parking_lot::Mutex;
 
@@ -78,10 +76,29 @@ impl Drop for OwnedStream {
 /// staging, with room for unaligned edges.
 pub(super) const INLINE_SIZE: usize = 256 << 10;
 
+/// Bytes up to which a copy to the device starts from ordinary memory.
+pub(super) const LITTLE_SIZE: usize = 16 << 10;
+
+/// Ordinary memory, aligned for direct I/O.
+#[repr(C, align(4096))]
+struct Little([u8; LITTLE_SIZE]);
+
 /// A stream and a little pinned memory for one transfer in a caller's thread.
 pub(super) struct InlineSlot {
     pub(super) stream: OwnedStream,
     pub(super) memory: Slab,
+    little: Box<Little>,
+}
+
+impl InlineSlot {
+    /// Memory for `size` bytes on their way to the device. A few bytes arrive sooner from ordinary
+    /// memory: the driver puts them into the command, and the device need not fetch them.
+    pub(super) fn memory_for(&mut self, size: usize) -> *mut u8 {
+        if size <= LITTLE_SIZE {
+            return self.little.0.as_mut_ptr();
+        }
+        self.memory.pointer()
+    }
 }
 
 /// Slots for callers' threads: as many as threads were ever inside at once.
@@ -96,98 +113,11 @@ impl InlinePool {
         Ok(InlineSlot {
             stream: OwnedStream::new(device)?,
             memory: Slab::new(device, INLINE_SIZE)?,
+            little: Box::new(Little([0; LITTLE_SIZE])),
         })
     }
 
     pub(super) fn give(&self, slot: InlineSlot) {
         self.0.lock().push(slot);
-    }
-}
-
-const WORD_STRIDE: usize = 64;
-const WORD_PAGE: usize = 4096;
-
-/// Words that streams wait on. A word's value only grows, and streams wait for "at least", so a
-/// word can be used again as soon as its last value is stored.
-pub(super) struct WordPool {
-    device: Arc<dyn Device>,
-    free: Mutex<Words>,
-}
-
-#[derive(Default)]
-struct Words {
-    pages: Vec<Slab>,
-    free: Vec<(usize, u32)>,
-}
-
-impl WordPool {
-    pub(super) fn new(device: &Arc<dyn Device>) -> Arc<Self> {
-        Arc::new(Self {
-            device: device.clone(),
-            free: Mutex::default(),
-        })
-    }
-
-    pub(super) fn take(self: &Arc<Self>) -> Result<Word> {
-        let mut words = self.free.lock();
-        if words.free.is_empty() {
-            let page = Slab::new(&self.device, WORD_PAGE)?;
-            let start = page.pointer() as usize;
-            words
-                .free
-                .extend((0..WORD_PAGE / WORD_STRIDE).map(|i| (start + i * WORD_STRIDE, 0)));
-            words.pages.push(page);
-        }
-        let (address, last) = words.free.pop().unwrap_or_default();
-        drop(words);
-        let value = last.wrapping_add(1);
-        Ok(Word {
-            pool: self.clone(),
-            address,
-            value,
-            stored: AtomicBool::new(false),
-        })
-    }
-}
-
-/// A word in pinned memory that a stream waits for. Stored at the latest when dropped, so that a
-/// stream never waits for ever.
-pub(super) struct Word {
-    pool: Arc<WordPool>,
-    address: usize,
-    value: u32,
-    stored: AtomicBool,
-}
-
-impl Word {
-    pub(super) fn pointer(&self) -> *const u32 {
-        self.address as *const u32
-    }
-
-    pub(super) fn value(&self) -> u32 {
-        self.value
-    }
-
-    /// Lets the stream go on.
-    pub(super) fn store(&self) {
-        if self.stored.swap(true, Relaxed) {
-            return;
-        }
-        // SAFETY: the address is an aligned word of a page that the pool keeps.
-        let word = unsafe { AtomicU32::from_ptr(self.address as *mut u32) };
-        word.store(self.value, Release);
-    }
-}
-
-impl Drop for Word {
-    fn drop(&mut self) {
-        self.store();
-        self.pool.free.lock().free.push((self.address, self.value));
-    }
-}
-
-impl fmt::Debug for WordPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WordPool")
     }
 }

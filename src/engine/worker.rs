@@ -31,16 +31,19 @@ pub(super) fn shared_of_this_thread() -> usize {
     SHARED.get()
 }
 
+/// Looks at a ring between two questions to the driver.
+const RING_LOOKS: u32 = 2000;
+
 /// Runs a transfer thread until the context closes.
-pub(super) fn run(shared: &Arc<Shared>, index: usize) {
+pub(super) fn run(shared: &Arc<Shared>) {
     SHARED.set(Arc::as_ptr(shared) as usize);
     let body = AssertUnwindSafe(|| {
-        let mut worker = match Worker::new(shared, index) {
+        let mut worker = match Worker::new(shared) {
             Ok(worker) => worker,
             Err(error) => return shared.lose_thread(&error),
         };
         shared.note_prepared();
-        while shared.wait_for_work() {
+        while shared.wait_for_work(worker.is_rankless()) {
             worker.drain();
         }
     });
@@ -61,7 +64,6 @@ struct Worker {
     slots: Slots,
     shared: Arc<Shared>,
     device: Arc<dyn Device>,
-    index: usize,
     free: Vec<usize>,
     /// Direct I/O to be pushed: slot and part.
     ready: VecDeque<(usize, usize)>,
@@ -72,16 +74,17 @@ struct Worker {
     done: Vec<Completion>,
     /// Work waited for a slot when this thread last looked.
     starved: bool,
+    /// One of the few threads that keep large direct I/O under way.
+    ranked: bool,
 }
 
 impl Worker {
-    fn new(shared: &Arc<Shared>, index: usize) -> Result<Self> {
+    fn new(shared: &Arc<Shared>) -> Result<Self> {
         let device = shared.device.clone();
         device.adopt_thread()?;
         let size = shared.slot_size() as usize;
         let config = &shared.config;
-        let count = (config.buffer_size as usize / size)
-            .clamp(1, (config.max_outstanding_io as usize).max(1));
+        let count = shared.slot_count();
         let slots = Slots::new(&device, count, size)?;
         let mut queue = shared
             .io
@@ -106,22 +109,38 @@ impl Worker {
             slots,
             shared: shared.clone(),
             device,
-            index,
             ready: VecDeque::new(),
             delayed: Vec::new(),
             copying: VecDeque::new(),
             done: Vec::new(),
             starved: false,
+            ranked: false,
         })
+    }
+
+    /// Whether work may be left that only other threads may take.
+    fn is_rankless(&self) -> bool {
+        self.shared.ranks_are_taken()
     }
 
     /// Works until nothing is left to do for this thread.
     fn drain(&mut self) {
+        self.work();
+        if std::mem::take(&mut self.ranked) {
+            self.shared.give_rank();
+        }
+    }
+
+    fn work(&mut self) {
         loop {
             let mut progress = self.retire(false);
             progress |= self.start_work();
             progress |= self.push_ready();
             progress |= self.reap(0);
+            // What is under way still is not done by the processor: few threads should do this.
+            if !self.ranked && self.queue.in_flight() > 0 {
+                self.ranked = self.shared.take_rank();
+            }
             if progress {
                 continue;
             }
@@ -150,7 +169,8 @@ impl Worker {
                 break;
             }
             self.starved = false;
-            let Some(run) = self.shared.take() else {
+            let ranked = self.ranked || !self.shared.ranks_are_taken();
+            let Some(run) = self.shared.take(ranked) else {
                 break;
             };
             let Some(slot) = self.free.pop() else { break };
@@ -169,7 +189,7 @@ impl Worker {
         for piece in run.pieces {
             let entry = &job.entries[piece.entry];
             writes = entry.operation == Operation::Write;
-            let way = choice::choose(&job, piece, self.index);
+            let way = choice::choose(&job, piece);
             let part = Part::new(entry, piece, way, memory.wrapping_add(at));
             at += part.room(entry.file.alignment());
             self.slots.list[slot].parts.push(part);
@@ -238,11 +258,7 @@ impl Worker {
     fn copy(&mut self, slot: usize, job: &Arc<Job>) {
         let stream = self.stream.get();
         // SAFETY: the slot is this thread's until it is retired, and the job holds the memory.
-        let copied =
-            unsafe { self.slots.copy_parts(slot, job, stream, self.kernel) }.and_then(|()| {
-                self.device
-                    .event_record(self.slots.list[slot].event, stream)
-            });
+        let copied = unsafe { self.slots.copy_parts(slot, job, stream, self.kernel) };
         match copied {
             Ok(()) => {
                 self.copying.push_back(slot);
@@ -267,15 +283,42 @@ impl Worker {
         }
     }
 
+    fn copy_is_over(&self, slot: usize) -> Result<bool> {
+        let taken = &self.slots.list[slot];
+        match (
+            taken.entry,
+            taken.job.as_ref().and_then(|j| j.gate.as_ref()),
+        ) {
+            (Some(entry), Some(gate)) => Ok(gate.ring.passed(entry)),
+            _ => self.device.event_query(taken.event),
+        }
+    }
+
+    fn wait_for_copy(&self, slot: usize) -> Result<bool> {
+        let event = self.slots.list[slot].event;
+        if self.slots.list[slot].entry.is_none() {
+            return self.device.event_synchronize(event).map(|()| true);
+        }
+        // The kernel in the caller's stream says nothing when the device has failed; any other
+        // call to the driver does.
+        while !self.copy_is_over(slot)? {
+            for _ in 0..RING_LOOKS {
+                if self.copy_is_over(slot)? {
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            self.device.event_query(event)?;
+        }
+        Ok(true)
+    }
+
     /// Takes slots whose copies are over out of the stream, in order. `wait` waits for the first.
     fn retire(&mut self, wait: bool) -> bool {
         let mut progress = false;
         while let Some(&slot) = self.copying.front() {
-            let event = self.slots.list[slot].event;
-            let over = match self.device.event_query(event) {
-                Ok(false) if wait && !progress => {
-                    self.device.event_synchronize(event).map(|()| true)
-                }
+            let over = match self.copy_is_over(slot) {
+                Ok(false) if wait && !progress => self.wait_for_copy(slot),
                 other => other,
             };
             match over {
@@ -369,6 +412,7 @@ impl Worker {
     fn complete(&mut self, slot: usize, job: &Arc<Job>) {
         let taken = &mut self.slots.list[slot];
         taken.pending = 0;
+        taken.entry = None;
         taken.job = None;
         let mut parts = std::mem::take(&mut taken.parts);
         self.free.push(slot);
@@ -506,6 +550,9 @@ impl Drop for Worker {
             && self.queue.wait(self.queue.in_flight(), &mut done).is_ok()
         {}
         let _ = self.device.stream_synchronize(self.stream.get());
+        for slot in std::mem::take(&mut self.copying) {
+            let _ = self.wait_for_copy(slot);
+        }
         for slot in 0..self.slots.list.len() {
             let Some(job) = self.slots.list[slot].job.take() else {
                 continue;

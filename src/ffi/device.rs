@@ -21,7 +21,7 @@ unsafe impl AbiStruct for gds_device_info_t {
             driver_version: 0,
             compute_capability: 0,
             register_read_only: 0,
-            stream_memory_operations: 0,
+            stream_order: 0,
             name: [0; 128],
         }
     }
@@ -102,7 +102,7 @@ pub(crate) fn to_c(info: &DeviceInfo) -> gds_device_info_t {
         driver_version: info.driver_version,
         compute_capability: info.compute_capability,
         register_read_only: u32::from(info.register_read_only),
-        stream_memory_operations: u32::from(info.stream_memory_operations),
+        stream_order: u32::from(info.stream_order),
         name: convert::chars(&info.name),
     }
 }

@@ -15,7 +15,7 @@ use cudarc::driver::sys::{
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Oldest driver that is served: CUDA 12.0, the first with the second stream memory operations.
+/// Oldest driver that is served: CUDA 12.0, whose interfaces do not change within a major version.
 pub(in crate::device) const VERSION_MIN: i32 = 12_000;
 
 /// Codes that are told apart; all others are reported by name.
@@ -95,7 +95,6 @@ driver_functions! {
     cuMemFreeHost(*mut c_void);
     cuMemHostRegister_v2(*mut c_void, usize, c_uint);
     cuMemHostUnregister(*mut c_void);
-    cuMemHostGetDevicePointer_v2(*mut CUdeviceptr, *mut c_void, c_uint);
     cuPointerGetAttributes(c_uint, *mut CUpointer_attribute, *mut *mut c_void, CUdeviceptr);
     cuMemcpyHtoDAsync_v2(CUdeviceptr, *const c_void, usize, CUstream);
     cuMemcpyDtoHAsync_v2(*mut c_void, CUdeviceptr, usize, CUstream);
@@ -103,7 +102,6 @@ driver_functions! {
     cuStreamDestroy_v2(CUstream);
     cuStreamSynchronize(CUstream);
     cuStreamWaitEvent(CUstream, CUevent, c_uint);
-    cuStreamWaitValue32_v2(CUstream, CUdeviceptr, u32, c_uint);
     cuEventCreate(*mut CUevent, c_uint);
     cuEventDestroy_v2(CUevent);
     cuEventRecord(CUevent, CUstream);

@@ -1,13 +1,13 @@
 //! The kernels of this library: PTX inside the binary, handed to the driver at first use.
 
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::ptr;
 
 use cudarc::driver::sys::{CUfunction, CUmodule, CUstream};
 use parking_lot::Mutex;
 
 use super::driver::Driver;
-use crate::device::{CopyPiece, Stream};
+use crate::device::{CopyPiece, STREAM_MOVE_BLOCKS, Stream, StreamControl};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Made from `kernels/copy_pieces.cu` by `scripts/build-kernels`.
@@ -26,7 +26,8 @@ const BLOCKS_PER_PIECE: u64 = 4;
 #[derive(Clone, Copy)]
 struct Loaded {
     module: usize,
-    function: usize,
+    copy_pieces: usize,
+    stream_move: usize,
 }
 
 /// The copy kernel of one device.
@@ -54,7 +55,7 @@ impl CopyKernel {
         count: usize,
         stream: Stream,
     ) -> Result<()> {
-        let function = self.function(driver)?;
+        let function = self.loaded(driver)?.copy_pieces;
         let blocks = blocks(self.multiprocessors, count as u64);
         let mut pieces = pieces;
         let mut count = count as u64;
@@ -62,35 +63,38 @@ impl CopyKernel {
             (&raw mut pieces).cast::<c_void>(),
             (&raw mut count).cast::<c_void>(),
         ];
-        // SAFETY: the parameters are the kernel's two, alive during the call, which copies them.
-        let result = unsafe {
-            (driver.f.cuLaunchKernel)(
-                function as CUfunction,
-                blocks,
-                1,
-                1,
-                THREADS,
-                1,
-                1,
-                0,
-                stream.0 as CUstream,
-                parameters.as_mut_ptr(),
-                ptr::null_mut(),
-            )
-        };
-        driver.check(result, || {
-            format!("launch the copy kernel for {count} pieces")
-        })
+        let what = || format!("launch the copy kernel for {count} pieces");
+        // SAFETY: the parameters are the kernel's two.
+        unsafe { start(driver, function, blocks, stream, &mut parameters, what) }
     }
 
-    fn function(&self, driver: &Driver) -> Result<usize> {
+    /// Launches the kernel that copies what the host publishes. The context is current.
+    ///
+    /// # Safety
+    /// As `Device::stream_move`.
+    pub(super) unsafe fn launch_move(
+        &self,
+        driver: &Driver,
+        control: *mut StreamControl,
+        stream: Stream,
+    ) -> Result<()> {
+        let function = self.loaded(driver)?.stream_move;
+        let mut control = control;
+        let mut parameters = [(&raw mut control).cast::<c_void>()];
+        let what = || "put a transfer into a stream".to_owned();
+        let blocks = STREAM_MOVE_BLOCKS as u32;
+        // SAFETY: the parameter is the kernel's one.
+        unsafe { start(driver, function, blocks, stream, &mut parameters, what) }
+    }
+
+    fn loaded(&self, driver: &Driver) -> Result<Loaded> {
         let mut loaded = self.loaded.lock();
         if let Some(there) = *loaded {
-            return Ok(there.function);
+            return Ok(there);
         }
         let fresh = load(driver)?;
         *loaded = Some(fresh);
-        Ok(fresh.function)
+        Ok(fresh)
     }
 
     /// Unloads what was loaded. The context is current and nothing runs.
@@ -100,6 +104,36 @@ impl CopyKernel {
             unsafe { (driver.f.cuModuleUnload)(loaded.module as CUmodule) };
         }
     }
+}
+
+/// # Safety
+/// `parameters` are those of the function.
+unsafe fn start(
+    driver: &Driver,
+    function: usize,
+    blocks: u32,
+    stream: Stream,
+    parameters: &mut [*mut c_void],
+    what: impl Fn() -> String,
+) -> Result<()> {
+    // SAFETY: the function was loaded in the current context; the driver copies the parameters
+    // during the call.
+    let result = unsafe {
+        (driver.f.cuLaunchKernel)(
+            function as CUfunction,
+            blocks,
+            1,
+            1,
+            THREADS,
+            1,
+            1,
+            0,
+            stream.0 as CUstream,
+            parameters.as_mut_ptr(),
+            ptr::null_mut(),
+        )
+    };
+    driver.check(result, what)
 }
 
 /// Blocks for `count` pieces: a warp a piece, more warps for few, no more than fit at once.
@@ -125,20 +159,26 @@ fn load(driver: &Driver) -> Result<Loaded> {
         )
     };
     driver.check(result, || "load the copy kernel".to_owned())?;
-    let mut function: CUfunction = ptr::null_mut();
-    // SAFETY: the module was loaded just above; the name is NUL-terminated.
-    let result = unsafe {
-        (driver.f.cuModuleGetFunction)(&mut function, module, c"gds_copy_pieces".as_ptr())
+    let find = |name: &CStr| {
+        let mut function: CUfunction = ptr::null_mut();
+        // SAFETY: the module was loaded just above; the name is NUL-terminated.
+        let result =
+            unsafe { (driver.f.cuModuleGetFunction)(&mut function, module, name.as_ptr()) };
+        let what = || format!("find {} in its module", name.to_string_lossy());
+        driver.check(result, what).map(|()| function as usize)
     };
-    if let Err(error) = driver.check(result, || "find gds_copy_pieces in its module".to_owned()) {
-        // SAFETY: nothing uses the module.
-        unsafe { (driver.f.cuModuleUnload)(module) };
-        return Err(error);
+    match (find(c"gds_copy_pieces"), find(c"gds_stream_move")) {
+        (Ok(copy_pieces), Ok(stream_move)) => Ok(Loaded {
+            module: module as usize,
+            copy_pieces,
+            stream_move,
+        }),
+        (Err(error), _) | (_, Err(error)) => {
+            // SAFETY: nothing uses the module.
+            unsafe { (driver.f.cuModuleUnload)(module) };
+            Err(error)
+        }
     }
-    Ok(Loaded {
-        module: module as usize,
-        function: function as usize,
-    })
 }
 
 #[cfg(test)]
@@ -158,6 +198,7 @@ mod tests {
     #[test]
     fn the_ptx_has_the_kernel_and_runs_on_old_drivers() {
         assert!(COPY_PIECES_PTX.contains(".entry gds_copy_pieces("));
+        assert!(COPY_PIECES_PTX.contains(".entry gds_stream_move("));
         assert!(COPY_PIECES_PTX.contains("\n.version 6.4\n"));
         assert!(COPY_PIECES_PTX.contains("\n.target sm_75\n"));
     }

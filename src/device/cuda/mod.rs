@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use self::context::{Entered, Primary};
 use self::driver::code;
 use self::kernels::CopyKernel;
-use super::{CopyPiece, Device, DeviceInfo, Event, PointerInfo, Stream, pages};
+use super::{CopyPiece, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl, pages};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) use self::driver::Driver;
@@ -107,8 +107,7 @@ pub(super) fn describe(driver: &Driver, ordinal: i32) -> Result<DeviceInfo> {
                 A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )?,
         register_read_only: has(A::CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED)?,
-        // The one attribute of the second stream memory operations; it covers 32 bits too.
-        stream_memory_operations: has(A::CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS)?,
+        stream_order: true,
     })
 }
 
@@ -392,6 +391,20 @@ impl Device for CudaDevice {
         result.map_err(pointer::refused)
     }
 
+    unsafe fn copy_to_device_now(
+        &self,
+        destination: u64,
+        source: *const u8,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()> {
+        // Both calls find the context current, so it is pushed once.
+        let _entered = self.enter()?;
+        // SAFETY: the caller holds both ranges until this returns.
+        unsafe { self.copy_to_device(destination, source, size, stream)? };
+        self.stream_synchronize(stream)
+    }
+
     unsafe fn copy_from_device(
         &self,
         destination: *mut u8,
@@ -477,26 +490,9 @@ impl Device for CudaDevice {
         )
     }
 
-    unsafe fn stream_wait_word(&self, stream: Stream, word: *const u32, value: u32) -> Result<()> {
-        let what = || format!("make a stream wait until the word at {word:p} has come to {value}");
-        if !self.info.stream_memory_operations {
-            let text = format!(
-                "{}: the driver has no stream memory operations; wait on the calling thread",
-                what()
-            );
-            return Err(Error::new(ErrorKind::NotSupported, text));
-        }
+    unsafe fn stream_move(&self, control: *mut StreamControl, stream: Stream) -> Result<()> {
         let _entered = self.enter()?;
-        let mut address = 0;
-        let host = word.cast_mut().cast::<c_void>();
-        // SAFETY: the address is written to a live variable; flags must be 0.
-        let result = unsafe { (self.driver.f.cuMemHostGetDevicePointer_v2)(&mut address, host, 0) };
-        self.driver.check(result, what).map_err(pointer::refused)?;
-        let flags = sys::CUstreamWaitValue_flags_enum::CU_STREAM_WAIT_VALUE_GEQ as u32;
-        // SAFETY: the caller promises that the word stays pinned until the stream has passed.
-        let result = unsafe {
-            (self.driver.f.cuStreamWaitValue32_v2)(stream_of(stream), address, value, flags)
-        };
-        self.driver.check(result, what)
+        // SAFETY: the caller keeps the control block until the kernel has ended.
+        unsafe { self.copy_kernel.launch_move(self.driver, control, stream) }
     }
 }

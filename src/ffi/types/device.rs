@@ -18,8 +18,8 @@ pub struct gds_device_info_t {
     pub compute_capability: i32,
     /// 1 when read-only file mappings can be registered for DMA.
     pub register_read_only: u32,
-    /// 1 when streams can wait on a word of memory.
-    pub stream_memory_operations: u32,
+    /// 1 when transfers can be ordered in a caller's stream.
+    pub stream_order: u32,
     /// Its name ("NVIDIA H200", "host"), cut to fit and NUL-terminated.
     pub name: [c_char; 128],
 }
