@@ -1209,7 +1209,7 @@ gds_status_t gds_write_start(const gds_file_t *file, uint64_t file_offset,
  * @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished
  *                    read.
  * @return as gds_read_start(), and GDS_STATUS_CUDA: the stream refuses;
- *         GDS_STATUS_NOT_SUPPORTED: the driver has no stream memory operations.
+ *         GDS_STATUS_NOT_SUPPORTED: the GPU is older than compute capability 7.5.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_read_async(const gds_file_t *file, uint64_t file_offset,

@@ -57,14 +57,10 @@ pub(super) fn settle_policy(
             .iter()
             .find(|t| t.file.0.direct().is_none())
             .map(no_direct),
+        PathPolicy::CuFile if terms.checksum => Some(no_check()),
         PathPolicy::CuFile => cufile_refusal(shared, transfers),
     };
     match refused {
-        None if terms.policy == PathPolicy::CuFile && terms.checksum => Err(Error::new(
-            ErrorKind::InvalidArgument,
-            "the cuFile path moves bytes past the processor, so it cannot check them; ask for a \
-             checksum or for cuFile, not for both",
-        )),
         None => Ok(()),
         Some(error) if terms.fallback => {
             drop(error);
@@ -82,6 +78,11 @@ fn forbidden(reason: &Error) -> Error {
         format!("{reason}; allow fallback or choose another path"),
     )
     .with_cufile(reason.cufile())
+}
+
+fn no_check() -> Error {
+    let what = "cuFile moves bytes past the processor, which so cannot compute a checksum";
+    forbidden(&Error::new(ErrorKind::NotSupported, what))
 }
 
 fn no_direct(transfer: &Transfer) -> Error {

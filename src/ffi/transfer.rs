@@ -301,7 +301,7 @@ pub unsafe extern "C" fn gds_write_start(
 /// @param ticket_out  give it to gds_ticket_destroy() once, which waits for an unfinished
 ///                    read.
 /// @return as gds_read_start(), and GDS_STATUS_CUDA: the stream refuses;
-///         GDS_STATUS_NOT_SUPPORTED: the driver has no stream memory operations.
+///         GDS_STATUS_NOT_SUPPORTED: the GPU is older than compute capability 7.5.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_read_async(

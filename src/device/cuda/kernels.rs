@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// Made from `kernels/copy_pieces.cu` by `scripts/build-kernels`.
 const COPY_PIECES_PTX: &str = include_str!("../../../kernels/ptx/copy_pieces.ptx");
 
+/// Oldest GPU that the PTX is for, major * 10 + minor.
+pub(super) const COMPUTE_CAPABILITY_MIN: i32 = 75;
 /// Threads of a block: the kernel's launch bound.
 const THREADS: u32 = 256;
 /// Warps of a block.

@@ -90,24 +90,25 @@ pub(super) fn describe(driver: &Driver, ordinal: i32) -> Result<DeviceInfo> {
         format!("ask CUDA device {ordinal} for its memory")
     })?;
     let has = |which| attribute(driver, device, which).map(|v| v != 0);
+    let major = attribute(
+        driver,
+        device,
+        A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+    )?;
+    let minor = attribute(
+        driver,
+        device,
+        A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+    )?;
+    let compute_capability = 10 * major + minor;
     Ok(DeviceInfo {
         ordinal,
         name: name.to_string_lossy().into_owned(),
         memory_bytes: memory as u64,
         driver_version: driver.version(),
-        compute_capability: 10
-            * attribute(
-                driver,
-                device,
-                A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-            )?
-            + attribute(
-                driver,
-                device,
-                A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-            )?,
+        compute_capability,
         register_read_only: has(A::CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED)?,
-        stream_order: true,
+        stream_order: compute_capability >= kernels::COMPUTE_CAPABILITY_MIN,
     })
 }
 
