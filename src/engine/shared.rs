@@ -34,6 +34,8 @@ const SUBMITTERS_MAX: usize = 2;
 const RANKLESS_PAUSE: Duration = Duration::from_millis(1);
 /// Largest staging slot, bytes.
 const SLOT_MAX: u64 = 4 << 20;
+/// Largest piece for host memory, bytes.
+const HOST_PIECE_MAX: u64 = 1 << 20;
 /// Smallest piece that a large transfer is cut into, bytes.
 const PIECE_MIN: u64 = 256 << 10;
 
@@ -165,12 +167,20 @@ impl Shared {
         slot_count(&self.config)
     }
 
-    /// Bytes of a piece of a job of `total` bytes: several for each thread, within a slot.
-    pub(super) fn piece_size(&self, total: u64) -> u64 {
+    /// Bytes of a piece of a job of `total` bytes: several for each thread, within a slot. Host
+    /// memory is scattered over small pages, of which a disk takes few in one request: pieces for
+    /// it are smaller, and all threads ask.
+    pub(super) fn piece_size(&self, total: u64, host_memory: bool) -> u64 {
         let share = total / (4 * self.thread_count as u64);
         let slot = self.slot_size();
-        let least = PIECE_MIN.max(self.config.alignment).min(slot);
-        share.clamp(least, slot).next_power_of_two().min(slot)
+        let most = if host_memory {
+            slot.min(HOST_PIECE_MAX)
+        } else {
+            slot
+        };
+        let most = most.max(self.config.alignment);
+        let least = PIECE_MIN.max(self.config.alignment).min(most);
+        share.clamp(least, most).next_power_of_two().min(most)
     }
 
     pub(super) fn terms(&self, options: &Options) -> Terms {
@@ -262,7 +272,8 @@ impl Shared {
 
     fn claim(&self, job: &Arc<Job>, ranked: bool) -> Option<Run> {
         while let Some(first) = job.peek(0) {
-            if !ranked && first.size > SMALL_SIZE && choice::goes_direct(job, first) {
+            let staged = !job.entries[first.entry].host_memory;
+            if !ranked && staged && first.size > SMALL_SIZE && choice::goes_direct(job, first) {
                 return None;
             }
             let mut pieces = vec![first];
