@@ -221,3 +221,29 @@ fn a_wrong_configuration_opens_nothing() {
     let error = gds_rs::engine::Context::open(config).expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
 }
+
+#[test]
+fn an_explanation_follows_the_configured_path() {
+    let folder = Folder::new();
+    let (path, _) = folder.file("x", 1 << 20);
+    let explain = |policy| {
+        let config = gds_rs::Config {
+            path: policy,
+            ..small_config()
+        };
+        let context = gds_rs::engine::Context::open(config).expect("a host context opens");
+        let direct = open(&context, &path).capabilities().direct_offset_alignment > 0;
+        (context.explain(&path).expect("explained"), direct)
+    };
+    let (auto, _) = explain(PathPolicy::Auto);
+    assert_eq!(auto.path.name(), "host", "the file was just written");
+    assert!(auto.to_string().contains("is in the page cache"), "{auto}");
+    let (demanded, direct) = explain(PathPolicy::Direct);
+    if direct {
+        assert_eq!(demanded.path.name(), "host-direct");
+        assert!(
+            demanded.to_string().contains("asks for direct I/O"),
+            "{demanded}"
+        );
+    }
+}

@@ -39,7 +39,7 @@ pub(super) fn explain(shared: &Shared, file: &FileInner) -> Explanation {
     let host = shared.device.is_host();
     let ways = vec![
         cufile_way(shared, file),
-        cached_way(file, host),
+        cached_way(shared, file, host),
         direct_way(file, host),
     ];
     let policy = shared.config.path;
@@ -160,9 +160,11 @@ fn cufile_way(shared: &Shared, file: &FileInner) -> Way {
     }
 }
 
-fn cached_way(file: &FileInner, host: bool) -> Way {
+fn cached_way(shared: &Shared, file: &FileInner, host: bool) -> Way {
     let path = if host { Path::Host } else { Path::PageCache };
-    let reason = if is_warm(file) {
+    let reason = if shared.config.path == PathPolicy::Direct && file.direct().is_some() {
+        "not taken: the configuration asks for direct I/O"
+    } else if is_warm(file) {
         "the file is in the page cache: copying it from there is faster than the disk"
     } else {
         "taken piece by piece for what is in the page cache"
