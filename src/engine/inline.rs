@@ -16,6 +16,7 @@ use crate::base::{align_down, align_up, is_aligned, limits};
 use crate::config::PathPolicy;
 use crate::error::Result;
 use crate::io::Operation;
+use crate::metrics::{Direction, Metrics};
 
 /// Largest transfer between a file and device memory that runs in the caller's thread, bytes.
 const DEVICE_MAX: u64 = 128 << 10;
@@ -103,22 +104,16 @@ fn read_warm(
             return Some(Err(error));
         }
     };
-    let latency_ns = stopwatch.elapsed_ns();
-    metrics.read.record(bytes, latency_ns);
-    metrics.path_bytes[Path::Host as usize].fetch_add(bytes, Relaxed);
-    Some(Ok(Completion {
-        bytes,
-        path: if bytes == 0 { Path::None } else { Path::Host },
-        paths: if bytes == 0 {
-            0
-        } else {
-            1 << Path::Host as u32
-        },
-        crc32c: None,
-        latency_ns,
-        retries,
-        fallbacks: 0,
-    }))
+    let done = Completion::of_one(bytes, Path::Host, stopwatch.elapsed_ns());
+    account(metrics, &metrics.read, Path::Host, &done);
+    Some(Ok(Completion { retries, ..done }))
+}
+
+/// Counts a transfer that ended well.
+#[inline]
+fn account(metrics: &Metrics, direction: &Direction, path: Path, done: &Completion) {
+    direction.record(done.bytes, done.latency_ns);
+    metrics.path_bytes[path as usize].fetch_add(done.bytes, Relaxed);
 }
 
 fn run(
@@ -173,17 +168,13 @@ fn run(
         small.on_device(direct)
     };
     let (bytes, path, crc32c) = moved.inspect_err(|_| direction.record_error())?;
-    let latency_ns = stopwatch.elapsed_ns();
-    direction.record(bytes, latency_ns);
-    shared.metrics.path_bytes[path as usize].fetch_add(bytes, Relaxed);
+    let done = Completion::of_one(bytes, path, stopwatch.elapsed_ns());
+    account(&shared.metrics, direction, path, &done);
     Ok(Some(Completion {
-        bytes,
-        path: if bytes == 0 { Path::None } else { path },
-        paths: if bytes == 0 { 0 } else { 1 << path as u32 },
         crc32c,
-        latency_ns,
         retries: small.retries,
         fallbacks: small.fallbacks,
+        ..done
     }))
 }
 

@@ -53,8 +53,6 @@ pub(super) struct Shared {
     work: Condvar,
     ready: Condvar,
     stopping: AtomicBool,
-    /// Jobs in the queue, to look at without its lock.
-    queued: AtomicUsize,
     /// Transfer threads that still work; fewer than configured when some could not start.
     pub(super) threads: AtomicUsize,
     /// Threads that have large direct I/O under way which does not complete when it is submitted.
@@ -86,6 +84,11 @@ fn slot_count(config: &Config) -> usize {
     fit.clamp(1, config.max_outstanding_io as usize)
 }
 
+/// Whether a piece is for ranked threads alone if it goes around the page cache.
+fn may_need_rank(job: &Job, piece: Piece) -> bool {
+    piece.size > SMALL_SIZE && !job.entries[piece.entry].host_memory
+}
+
 /// Pieces that a transfer thread has claimed, all of one job and one operation.
 pub(super) struct Run {
     pub(super) job: Arc<Job>,
@@ -109,7 +112,6 @@ impl Shared {
             work: Condvar::new(),
             ready: Condvar::new(),
             stopping: AtomicBool::new(false),
-            queued: AtomicUsize::new(0),
             threads: AtomicUsize::new(0),
             submitters: AtomicUsize::new(0),
         }
@@ -125,7 +127,6 @@ impl Shared {
             return Err(error.clone());
         }
         queue.jobs.push_back(job.clone());
-        self.queued.store(queue.jobs.len(), Relaxed);
         drop(queue);
         if several {
             self.work.notify_all();
@@ -267,13 +268,11 @@ impl Shared {
     pub(super) fn forget(&self, job: &Arc<Job>) {
         let mut queue = self.queue.lock();
         queue.jobs.retain(|j| !Arc::ptr_eq(j, job));
-        self.queued.store(queue.jobs.len(), Relaxed);
     }
 
     fn claim(&self, job: &Arc<Job>, ranked: bool) -> Option<Run> {
         while let Some(first) = job.peek(0) {
-            let staged = !job.entries[first.entry].host_memory;
-            if !ranked && staged && first.size > SMALL_SIZE && choice::goes_direct(job, first) {
+            if !ranked && may_need_rank(job, first) && choice::goes_direct(job, first) {
                 return None;
             }
             let mut pieces = vec![first];
@@ -316,13 +315,14 @@ impl Shared {
         piece.size.next_multiple_of(alignment) + alignment
     }
 
-    /// Sleeps until there may be work. False when the context is closing and nothing is left.
-    /// `rankless` says that there is work which the thread may not take.
-    pub(super) fn wait_for_work(&self, rankless: bool) -> bool {
+    /// Sleeps until there may be work for a thread without a rank. False when the context is
+    /// closing and nothing is left.
+    pub(super) fn wait_for_work(&self) -> bool {
+        let rankless = self.ranks_are_taken();
         let mut queue = self.queue.lock();
         let may = |j: &Arc<Job>| {
-            let small = j.peek(0).is_some_and(|p| p.size <= SMALL_SIZE);
-            j.unclaimed() > 0 && (small || !rankless) && j.gate_has_passed()
+            let next = j.peek(0);
+            next.is_some_and(|p| !rankless || !may_need_rank(j, p)) && j.gate_has_passed()
         };
         if queue.jobs.iter().any(may) {
             return true;
@@ -352,7 +352,7 @@ impl Shared {
 
     /// Whether jobs are waiting for threads.
     pub(super) fn has_work(&self) -> bool {
-        self.queued.load(Relaxed) > 0
+        !self.queue.lock().jobs.is_empty()
     }
 
     /// Takes note that a thread has its memory.
@@ -388,7 +388,6 @@ impl Shared {
             let mut queue = self.queue.lock();
             queue.dead.get_or_insert_with(|| error.clone());
             self.ready.notify_all();
-            self.queued.store(0, Relaxed);
             std::mem::take(&mut queue.jobs)
         };
         for job in jobs {

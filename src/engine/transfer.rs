@@ -130,3 +130,20 @@ pub struct Completion {
     /// Pieces that went another way after their path refused.
     pub fallbacks: u32,
 }
+
+impl Completion {
+    /// A transfer that took one path, without checksum, retry or fallback.
+    #[inline]
+    pub(super) fn of_one(bytes: u64, path: Path, latency_ns: u64) -> Self {
+        let moved = bytes > 0;
+        Self {
+            bytes,
+            path: if moved { path } else { Path::None },
+            paths: if moved { 1 << path as u32 } else { 0 },
+            crc32c: None,
+            latency_ns,
+            retries: 0,
+            fallbacks: 0,
+        }
+    }
+}

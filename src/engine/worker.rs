@@ -43,7 +43,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
             Err(error) => return shared.lose_thread(&error),
         };
         shared.note_prepared();
-        while shared.wait_for_work(worker.is_rankless()) {
+        while shared.wait_for_work() {
             worker.drain();
         }
     });
@@ -118,11 +118,6 @@ impl Worker {
         })
     }
 
-    /// Whether work may be left that only other threads may take.
-    fn is_rankless(&self) -> bool {
-        self.shared.ranks_are_taken()
-    }
-
     /// Works until nothing is left to do for this thread.
     fn drain(&mut self) {
         self.work();
@@ -163,7 +158,8 @@ impl Worker {
         let mut started = 0;
         while started < most {
             if self.free.is_empty() {
-                if self.shared.has_work() && !std::mem::replace(&mut self.starved, true) {
+                if !self.starved && self.shared.has_work() {
+                    self.starved = true;
                     self.shared.metrics.buffer_waits.fetch_add(1, Relaxed);
                 }
                 break;
