@@ -60,6 +60,10 @@ impl Context {
         Ok(Self(Arc::new(inner)))
     }
 
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
     pub(super) fn from_inner(inner: Arc<Inner>) -> Self {
         Self(inner)
     }

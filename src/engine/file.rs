@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::choice::Warmth;
 use super::context::{Context, Inner};
+use super::identity::Identity;
 use super::stopwatch::Stopwatch;
 use super::trial::Trial;
 use super::{Buffer, Completion, Options, Segment, Transfer, inline};
@@ -37,6 +38,8 @@ pub(super) struct FileInner {
     /// A failed sync: what was written may be lost, and the kernel forgets that it failed.
     poisoned: AtomicBool,
     handle: OnceLock<Result<cufile::Handle>>,
+    /// The number that all opens of this file share.
+    identity: Arc<Identity>,
     /// The trial of cuFile on the file's device.
     pub(super) trial: OnceLock<Arc<Trial>>,
 }
@@ -67,6 +70,7 @@ impl File {
             reads_plainly: descriptors.mode().read && cached && !config.checksum,
             is_buffered: descriptors.direct().is_none() || config.path == PathPolicy::Buffered,
             alignment,
+            identity: Identity::of(descriptors.identity()),
             descriptors,
             poisoned: AtomicBool::new(false),
             handle: OnceLock::new(),
@@ -84,6 +88,14 @@ impl File {
     #[must_use]
     pub fn path(&self) -> &FilePath {
         self.0.descriptors.path()
+    }
+
+    /// A number that all opens of the same file share, by whatever name, while one of them is
+    /// there. Never 0, and not used again in this process.
+    #[inline]
+    #[must_use]
+    pub fn identity(&self) -> u64 {
+        self.0.identity.number()
     }
 
     /// What its file system and device can do.

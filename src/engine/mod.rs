@@ -15,8 +15,10 @@ mod choice;
 mod context;
 mod explain;
 mod file;
+mod identity;
 mod inline;
 mod job;
+mod order;
 mod plan;
 mod shared;
 mod slot;
@@ -32,5 +34,10 @@ pub use buffer::Buffer;
 pub use context::Context;
 pub use explain::{Explanation, Way};
 pub use file::File;
+pub use order::{Copy, Mark};
 pub use ticket::Ticket;
 pub use transfer::{Completion, Options, Path, Segment, Transfer};
+
+// What rooms above say to the engine, so that they need neither `device` nor `io`.
+pub use crate::device::{MemoryKind, Stream};
+pub use crate::io::{OpenMode, Operation};

@@ -109,6 +109,7 @@ impl fmt::Display for OpenMode {
 pub struct FileDescriptors {
     path: PathBuf,
     mode: OpenMode,
+    identity: (u64, u64),
     capabilities: Capabilities,
     buffered: OwnedFd,
     direct: Option<OwnedFd>,
@@ -242,6 +243,10 @@ impl FileDescriptors {
         Ok(Self {
             path,
             mode,
+            identity: match kind {
+                FileKind::Regular => (stat.st_dev, stat.st_ino),
+                FileKind::BlockDevice => (u64::MAX, stat.st_rdev),
+            },
             capabilities,
             buffered: fd,
             direct,
@@ -252,6 +257,13 @@ impl FileDescriptors {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it is, whatever name it was opened by: file system and inode, or the block device.
+    /// Equal for all descriptors of one file while one of them is open.
+    #[must_use]
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// How it was opened.
