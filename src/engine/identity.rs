@@ -6,8 +6,10 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::Mutex;
 
+type Known = HashMap<(u64, u64), Weak<Identity>>;
+
 /// Files that are open in this process.
-static KNOWN: LazyLock<Mutex<HashMap<(u64, u64), Weak<Identity>>>> = LazyLock::new(Mutex::default);
+static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The number of a file while it is open. An inode that is freed may name another file later,
