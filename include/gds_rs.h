@@ -207,6 +207,8 @@ GDS_ENUM(gds_status_t) {
     GDS_STATUS_FALLBACK_FORBIDDEN = 85,
     /** This build, device or file cannot do that. */
     GDS_STATUS_NOT_SUPPORTED = 86,
+    /** Every page that could make room, or that should go, is held; release some. */
+    GDS_STATUS_ALL_PINNED = 87,
     /** A fault inside the library. */
     GDS_STATUS_INTERNAL = 98,
     /**
@@ -1382,6 +1384,230 @@ gds_status_t gds_batch_submit(const gds_context_t *context,
 GDS_NODISCARD GDS_API
 gds_status_t gds_batch_results(const gds_ticket_t *ticket, uint64_t first, uint64_t count,
                                gds_completion_t *results_out) GDS_NOEXCEPT;
+
+/* ==== Arrays for kernels ============================================================== */
+
+/** Set in gds_array_view_t.flags: kernels may write. */
+#define GDS_ARRAY_WRITABLE 1
+
+/** Set in gds_array_view_t.flags: kernels count hits. */
+#define GDS_ARRAY_COUNT_HITS 2
+
+/**
+ * A file as an array in device memory, for kernels (gds_rs.cuh). May be used from many
+ * threads at once. Made by gds_array_open(), given back to gds_array_close().
+ */
+typedef struct gds_array_t gds_array_t;
+
+/**
+ * How an array is set up. Start from GDS_ARRAY_CONFIG_INIT or gds_array_config_init().
+ * Where a field says "0 picks", 0 stands for that value.
+ */
+typedef struct gds_array_config_t {
+    /** sizeof(gds_array_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /** Bytes of a page: a power of two, 4 KiB to 2 MiB. 0 picks 4096. */
+    uint32_t page_bytes;
+    /**
+     * Device memory for pages, bytes; at least one page. 0 picks 64 MiB. The page table
+     * takes 8 bytes more for each page of the file.
+     */
+    uint64_t device_bytes;
+    /** Threads that serve kernels, at most 16. 0 picks half the processors, at most 4. */
+    uint32_t service_threads;
+    /**
+     * Pages that may be on their way at once; each takes a page of pinned memory. 0 picks
+     * 64 MiB worth, 64 to 4096.
+     */
+    uint32_t slots;
+    /**
+     * How long a warp waits while all frames are pinned, milliseconds, at most an hour. 0
+     * picks 30,000.
+     */
+    uint32_t wait_ms;
+    /** 1: kernels may write; the file is open for it. 0: not. */
+    uint32_t writable;
+    /** 1: kernels count hits, at the price of an atomic operation each. 0: not. */
+    uint32_t count_hits;
+    /** Zero. */
+    uint32_t reserved;
+} gds_array_config_t;
+
+/**
+ * What a kernel gets by value. Made by gds_array_acquire(); only gds_rs.cuh looks inside.
+ */
+typedef struct gds_array_view_t {
+    /** sizeof(gds_array_view_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Bytes of a page, as a power of two. */
+    uint32_t page_shift;
+    /** Bytes of the array. */
+    uint64_t size_bytes;
+    /** Device memory: a word for each page. */
+    uint64_t words;
+    /** Device memory: a word for each frame, whose it is. */
+    uint64_t owners;
+    /** Device memory: 4 bytes for each frame, whether it differs from the file. */
+    uint64_t dirty;
+    /** Device memory: the frames. */
+    uint64_t frames;
+    /** Device memory: clock, errors, counters, rings. */
+    uint64_t control;
+    /** Device memory: 4 bytes for each slot. */
+    uint64_t slots;
+    /** Pinned memory: requests. */
+    uint64_t requests;
+    /** Pinned memory: completions. */
+    uint64_t completions;
+    /** Pinned memory: a page for each slot. */
+    uint64_t staging;
+    /** Pinned memory: not 0 when nobody answers. */
+    uint64_t host;
+    /** How long a warp waits for a frame, nanoseconds. */
+    uint64_t wait_ns;
+    /** Frames. */
+    uint32_t frame_count;
+    /** Rings. */
+    uint32_t ring_count;
+    /** Slots of a ring, as a power of two. */
+    uint32_t ring_shift;
+    /** GDS_ARRAY_WRITABLE, GDS_ARRAY_COUNT_HITS. */
+    uint32_t flags;
+} gds_array_view_t;
+
+/** What an array has done since it was opened. */
+typedef struct gds_array_stats_t {
+    /** sizeof(gds_array_stats_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Look-ups that found their page, if count_hits was set. */
+    uint64_t hits;
+    /** Pages that kernels asked the host for. */
+    uint64_t misses;
+    /** Look-ups that found another warp bringing their page. */
+    uint64_t waits;
+    /** Pages that made room for others. */
+    uint64_t evictions;
+    /** Dirty pages that were written to make room. */
+    uint64_t write_backs;
+    /** Pages that device memory holds at once. */
+    uint64_t frames;
+    /** Pages that differ from the file now. */
+    uint64_t dirty;
+    /** Device memory of the page table, bytes. */
+    uint64_t table_bytes;
+    /** Pinned memory, bytes. */
+    uint64_t pinned_bytes;
+} gds_array_stats_t;
+
+/**
+ * Fill an array's configuration with its defaults, as GDS_ARRAY_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_array_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Open a file, as long as it is now, as an array for kernels. Nothing is read yet.
+ *
+ * Keeps the file and its context. Pages that kernels use stay in device memory, up to
+ * device_bytes; kernels bring what is missing by themselves, see gds_rs.cuh.
+ *
+ * @param config     struct_size set, or NULL for the defaults.
+ * @param array_out  give it to gds_array_close() once.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field; GDS_STATUS_READ_ONLY: the
+ *         file is not open for what the array needs; GDS_STATUS_OUT_OF_DEVICE_MEMORY;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_OUT_OF_RANGE: too many pages;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_open(const gds_file_t *file, const gds_array_config_t *config,
+                            gds_array_t **array_out) GDS_NOEXCEPT;
+
+/**
+ * Let kernels use an array: until the matching gds_array_release(), threads of the library
+ * look for their requests, which takes processor time.
+ *
+ * @param view_out  struct_size set. Goes to kernels by value; valid until the release.
+ * @return what could not be written back after a service thread had died;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_acquire(const gds_array_t *array,
+                               gds_array_view_t *view_out) GDS_NOEXCEPT;
+
+/**
+ * Wait until a stream has done what is in it, end the use of an array, and tell the first
+ * thing that went wrong in kernels.
+ *
+ * gds_last_error() has the offset in the file. What kernels wrote is in device memory until
+ * it makes room for other pages, or gds_array_flush().
+ *
+ * @param stream  where the kernels run; NULL is the default stream. Ignored on the host
+ *                device, whose "kernels" must have ended.
+ * @return GDS_STATUS_OUT_OF_RANGE: a kernel passed the end of the array;
+ *         GDS_STATUS_READ_ONLY: it wrote, and the array is not writable;
+ *         GDS_STATUS_ALL_PINNED: no frame became free for wait_ms; GDS_STATUS_FILE_CHANGED:
+ *         the file became shorter; GDS_STATUS_POISONED: a thread that serves kernels died,
+ *         the next gds_array_acquire() starts anew; what a read or write answers;
+ *         GDS_STATUS_INVALID_ARGUMENT: not acquired; GDS_STATUS_CUDA: the caller's work
+ *         failed; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_release(const gds_array_t *array,
+                               gds_cuda_stream_t stream) GDS_NOEXCEPT;
+
+/**
+ * Write what kernels have changed to the file, by ascending offset. Between uses only. Not
+ * durable before gds_file_sync().
+ *
+ * @param bytes_out  bytes written. May be NULL.
+ * @return GDS_STATUS_INVALID_ARGUMENT: acquired; what gds_write() answers: pages that could
+ *         not be written stay as they are, and the next flush tries again;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_flush(const gds_array_t *array, uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Flush, and forget every page: kernels then read the file anew. Between uses only.
+ *
+ * @return as gds_array_flush().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_invalidate(const gds_array_t *array) GDS_NOEXCEPT;
+
+/**
+ * Tell what an array has done. Exact while no kernel uses it.
+ *
+ * @param stats_out  struct_size set.
+ * @return GDS_STATUS_CUDA; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_stats(const gds_array_t *array,
+                             gds_array_stats_t *stats_out) GDS_NOEXCEPT;
+
+/**
+ * Close an array. NULL and closed handles are fine.
+ *
+ * Kernels that use it must be done. What they changed is written; whether that went well is
+ * told by gds_array_flush() before.
+ */
+GDS_API void gds_array_close(gds_array_t *array) GDS_NOEXCEPT;
+
+#define GDS_ARRAY_CONFIG_INIT                                                              \
+    { sizeof(gds_array_config_t), 4096, 67108864, 0, 0, 30000, 0, 0, 0 }
+#define GDS_ARRAY_VIEW_INIT                                                                \
+    { sizeof(gds_array_view_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_ARRAY_STATS_INIT { sizeof(gds_array_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* ==== Explanation ===================================================================== */
 

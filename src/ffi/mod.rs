@@ -17,6 +17,7 @@ mod convert;
 mod guard;
 mod handle;
 
+pub mod array;
 pub mod batch;
 pub mod buffer;
 pub mod config;

@@ -5,6 +5,7 @@
 //! may grow. These files hold plain items in syntax of 2018, because ctest2 reads them
 //! (`tests/abi_layout.rs`); asserts and conversions live with the functions.
 
+mod array;
 mod batch;
 mod buffer;
 mod config;
@@ -14,6 +15,7 @@ mod file;
 mod report;
 mod transfer;
 
+pub use array::*;
 pub use batch::*;
 pub use buffer::*;
 pub use config::*;
