@@ -313,6 +313,8 @@ int main() {
     }
     gds_config_t config = GDS_CONFIG_INIT;
     config.gpu_device = 0;
+    // Figures of the storage device instead of the page cache.
+    if (environment_says("GDS_TEST_DIRECT")) config.path = GDS_PATH_POLICY_DIRECT;
     gds_context_t *context;
     GDS_OK(gds_context_open(&config, &context));
     const uint64_t bytes = (small_sizes() ? 2 : 64) * MiB;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -20,8 +20,12 @@ use crate::error::{Error, ErrorKind, Result};
 const BATCH_MAX: usize = 128;
 /// Batches that a thread has under way.
 const BATCHES_MAX: usize = 4;
-/// Up to this many requests are served in this thread.
+/// Up to this many requests are served in this thread, and any number while each takes no longer
+/// than `QUICK`: from a device in memory, or out of the page cache, handing over costs more.
 const HERE_MAX: usize = 2;
+const QUICK: Duration = Duration::from_micros(8);
+/// Every so many hand-overs one is served here, to see whether it is quick by now.
+const TRY_EVERY: u32 = 64;
 /// Rounds without work before a thread yields, and before it sleeps for a moment.
 const LOOKS: u32 = 200;
 const YIELDS: u32 = 400;
@@ -197,6 +201,9 @@ struct Thread {
     server: Server,
     batches: Vec<Batch>,
     taken: Vec<Request>,
+    /// Requests that were served here took no longer than `QUICK`.
+    is_quick: bool,
+    handed_over: u32,
     finished: bool,
 }
 
@@ -208,6 +215,8 @@ impl Thread {
             index,
             batches: Vec::new(),
             taken: Vec::with_capacity(BATCH_MAX),
+            is_quick: true,
+            handed_over: 0,
             finished: false,
         }
     }
@@ -240,20 +249,27 @@ impl Thread {
             self.taken.push(request);
         }
         let requests = std::mem::take(&mut self.taken);
-        match requests.len() {
-            0 => {
-                self.taken = requests;
-                return false;
-            }
-            1..=HERE_MAX => {
-                for request in requests {
-                    let result = self.serve(request);
-                    self.answer(request, result);
-                }
-            }
-            _ => self.submit(requests),
+        if requests.is_empty() {
+            self.taken = requests;
+            return false;
+        }
+        self.handed_over = self.handed_over.wrapping_add(1);
+        let here = self.is_quick || self.handed_over % TRY_EVERY == 0;
+        if requests.len() > HERE_MAX && !here {
+            self.submit(requests);
+        } else {
+            self.serve_here(&requests);
         }
         true
+    }
+
+    fn serve_here(&mut self, requests: &[Request]) {
+        let start = Instant::now();
+        for request in requests {
+            let result = self.serve(*request);
+            self.answer(*request, result);
+        }
+        self.is_quick = start.elapsed() <= QUICK * requests.len() as u32;
     }
 
     fn serve(&self, request: Request) -> Result<Completion> {
