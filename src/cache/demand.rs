@@ -105,6 +105,7 @@ impl Core {
             let mut terms = Terms {
                 dirty: true,
                 wait: true,
+                wanted: Some(key),
                 ..Terms::default()
             };
             let taken = self.take_frame(number, &mut guard, &mut terms);
