@@ -54,6 +54,7 @@ mod layout {
     /// Types that C sees by name alone.
     const OPAQUE: &[&str] = &[
         "gds_array_t",
+        "gds_cache_t",
         "gds_context_t",
         "gds_file_t",
         "gds_buffer_t",

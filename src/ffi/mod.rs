@@ -20,6 +20,7 @@ mod handle;
 pub mod array;
 pub mod batch;
 pub mod buffer;
+pub mod cache;
 pub mod config;
 pub mod context;
 pub mod device;

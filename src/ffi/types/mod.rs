@@ -8,6 +8,7 @@
 mod array;
 mod batch;
 mod buffer;
+mod cache;
 mod config;
 mod context;
 mod device;
@@ -18,6 +19,7 @@ mod transfer;
 pub use array::*;
 pub use batch::*;
 pub use buffer::*;
+pub use cache::*;
 pub use config::*;
 pub use context::*;
 pub use device::*;
