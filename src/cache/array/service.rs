@@ -254,7 +254,7 @@ impl Thread {
             return false;
         }
         self.handed_over = self.handed_over.wrapping_add(1);
-        let here = self.is_quick || self.handed_over % TRY_EVERY == 0;
+        let here = self.is_quick || self.handed_over.is_multiple_of(TRY_EVERY);
         if requests.len() > HERE_MAX && !here {
             self.submit(requests);
         } else {
