@@ -62,7 +62,10 @@ fn main() {
         let known = match argument.as_str() {
             "--pages" => number().filter(|&n| n >= 64).map(|n| cache = n as usize),
             "--seed" => number().map(|n| seed = n),
-            "--ours" => Some(only_ours = true),
+            "--ours" => {
+                only_ours = true;
+                Some(())
+            }
             _ => None,
         };
         if known.is_none() {
@@ -88,7 +91,7 @@ fn main() {
     let (mut behind_sum, mut worst) = (0.0, Vec::new());
     for (i, trace) in traces::all(cache, seed).iter().enumerate() {
         let row = measure(trace, cache, seed, only_ours);
-        let others = &row[OURS..columns.min(BELADY).max(OURS)];
+        let others = &row[OURS..columns.clamp(OURS, BELADY)];
         let best = others.iter().copied().fold(row[0], f64::max);
         let behind = best - row[0];
         if i < traces::AVERAGED {

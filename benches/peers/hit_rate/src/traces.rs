@@ -137,7 +137,7 @@ fn index(cache: usize, rng: &mut Rng) -> Trace {
     let zipf = Zipf::new(cache * 10, 0.99);
     let inner = cache / 50;
     let access = |i: usize| {
-        if i % 4 == 0 {
+        if i.is_multiple_of(4) {
             rng.below(inner) as u32
         } else {
             inner as u32 + zipf.sample(rng)
