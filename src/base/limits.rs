@@ -44,6 +44,8 @@ pub const STREAM_CHUNK_MIN: u64 = 4 << 10;
 pub const STREAM_CHUNK_MAX: u64 = 64 << 30;
 /// Most ranges that one streaming reader reads.
 pub const STREAM_RANGES_MAX: u64 = 16 << 20;
+/// Results of a pipeline that may wait to be taken.
+pub const PIPELINE_RESULTS_MAX: usize = 1 << 20;
 /// Longest path or text that the ABI takes, bytes.
 pub const TEXT_MAX: usize = 1 << 20;
 

@@ -10,10 +10,14 @@
 #![forbid(unsafe_code)]
 
 mod chunks;
+mod requests;
 mod streaming;
 
+pub mod pipeline;
 pub mod reader;
 
 pub use chunks::Range;
+pub use pipeline::{Pipeline, PipelineConfig, PipelineInfo};
 pub use reader::Reader;
+pub use requests::{Callback, Done, Request};
 pub use streaming::{BufferState, Chunk, ReaderConfig, ReaderInfo};
