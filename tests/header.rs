@@ -22,6 +22,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("transfer", &["types/transfer.rs", "transfer.rs"]),
     ("ticket", &["ticket.rs"]),
     ("batch", &["types/batch.rs", "batch.rs"]),
+    ("reader", &["types/reader.rs", "reader.rs"]),
+    ("pipeline", &["types/pipeline.rs", "pipeline.rs"]),
     ("explain", &["explain.rs"]),
 ];
 

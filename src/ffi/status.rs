@@ -80,6 +80,8 @@ pub enum gds_status_t {
     GDS_STATUS_FALLBACK_FORBIDDEN = 85,
     /// This build, device or file cannot do that.
     GDS_STATUS_NOT_SUPPORTED = 86,
+    /// Nothing is left: not a failure, and nothing was written.
+    GDS_STATUS_END = 88,
     /// A fault inside the library.
     GDS_STATUS_INTERNAL = 98,
     /// The library panicked; the objects of the call answer GDS_STATUS_POISONED from here
@@ -133,6 +135,7 @@ const STRINGS: &[(S, &CStr)] = &[
         c"path unusable and fallback forbidden",
     ),
     (S::GDS_STATUS_NOT_SUPPORTED, c"not supported"),
+    (S::GDS_STATUS_END, c"nothing left"),
     (S::GDS_STATUS_INTERNAL, c"internal error"),
     (S::GDS_STATUS_PANIC, c"internal panic"),
 ];

@@ -242,12 +242,21 @@ impl Pipeline {
         }
     }
 
-    /// Waits until every request is over and every callback has returned, and gives the results
-    /// that nobody has taken. Requests that other threads submit meanwhile are waited for too.
+    /// Waits as `wait_all`, and gives the results that nobody has taken.
+    ///
+    /// # Errors
+    /// As `wait_all`.
+    pub fn drain(&self) -> Result<Vec<Done>> {
+        self.wait_all()?;
+        Ok(std::mem::take(&mut self.shared.state.lock().results).into())
+    }
+
+    /// Waits until every request is over and every callback has returned. Requests that other
+    /// threads submit meanwhile are waited for too.
     ///
     /// # Errors
     /// `Pending` in a callback, which cannot wait for itself.
-    pub fn drain(&self) -> Result<Vec<Done>> {
+    pub fn wait_all(&self) -> Result<()> {
         let mut state = self.shared.state.lock();
         if state.is_own_thread() {
             let text = "a callback cannot wait for the pipeline that calls it";
@@ -256,7 +265,7 @@ impl Pipeline {
         while state.unfinished > 0 {
             self.shared.wait(&mut state, None);
         }
-        Ok(std::mem::take(&mut state.results).into())
+        Ok(())
     }
 
     /// What it has done so far.
