@@ -393,7 +393,7 @@ private:
     }
 };
 
-/** A chunk that a reader delivered. Gives itself back at its end, unless it was given back. */
+/** A chunk that a reader delivered. Its end gives it back, unless that was done. */
 class chunk {
 public:
     chunk(chunk &&other) noexcept : owner_(other.owner_), chunk_(other.chunk_)
@@ -439,7 +439,8 @@ public:
 
 private:
     friend class reader;
-    chunk(const gds_reader_t *owner, const gds_chunk_t &given) : owner_(owner), chunk_(given)
+    chunk(const gds_reader_t *owner, const gds_chunk_t &given)
+        : owner_(owner), chunk_(given)
     {
     }
 
