@@ -59,6 +59,8 @@ mod layout {
         "gds_file_t",
         "gds_buffer_t",
         "gds_ticket_t",
+        "gds_reader_t",
+        "gds_pipeline_t",
     ];
 
     /// src/ffi/types as one file, without what only a crate of many files needs.

@@ -209,6 +209,8 @@ GDS_ENUM(gds_status_t) {
     GDS_STATUS_NOT_SUPPORTED = 86,
     /** Every page that could make room, or that should go, is held; release some. */
     GDS_STATUS_ALL_PINNED = 87,
+    /** Nothing is left: not a failure, and nothing was written. */
+    GDS_STATUS_END = 88,
     /** A fault inside the library. */
     GDS_STATUS_INTERNAL = 98,
     /**
@@ -1972,6 +1974,439 @@ GDS_API void gds_array_close(gds_array_t *array) GDS_NOEXCEPT;
 #define GDS_ARRAY_VIEW_INIT                                                                \
     { sizeof(gds_array_view_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_ARRAY_STATS_INIT { sizeof(gds_array_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/* ==== Reader ========================================================================== */
+
+/** The size of a range that goes to the end of its file. */
+#define GDS_RANGE_TO_END 18446744073709551615ull
+
+/** What a buffer of a reader is doing. */
+GDS_ENUM(gds_buffer_state_t) {
+    /** Nothing. */
+    GDS_BUFFER_STATE_IDLE = 0,
+    /** Bytes are on their way into it. */
+    GDS_BUFFER_STATE_FILLING = 1,
+    /** It holds a chunk that nobody has asked for yet. */
+    GDS_BUFFER_STATE_READY = 2,
+    /** Its user, or the user's stream, works on it. */
+    GDS_BUFFER_STATE_PROCESSING = 3,
+    /**
+     * Its bytes are on their way to the file. No buffer of a reader is ever in this state.
+     */
+    GDS_BUFFER_STATE_FLUSHING = 4,
+};
+
+/**
+ * Streams ranges of files through a few buffers, chunk by chunk. May be used from many
+ * threads at once: each chunk goes to one of them.
+ */
+typedef struct gds_reader_t gds_reader_t;
+
+/** How a reader reads. Start from GDS_READER_CONFIG_INIT or gds_reader_config_init(). */
+typedef struct gds_reader_config_t {
+    /** sizeof(gds_reader_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /** Buffers, 2 to 64. 0 picks 2. */
+    uint32_t buffers;
+    /** Bytes of a chunk, 4 KiB to 64 GiB. 0 picks the context's buffer_size. */
+    uint64_t chunk_bytes;
+    /** GDS_MEMORY_DEVICE or GDS_MEMORY_PINNED. 0 picks device memory. */
+    int32_t memory;
+    /** Which way bytes may take, a gds_path_policy_t. */
+    int32_t path;
+    /** Whether to compute a CRC32C of each chunk, a gds_switch_t. */
+    int32_t checksum;
+    /** Whether another path may be taken when one refuses, a gds_switch_t. */
+    int32_t fallback;
+} gds_reader_config_t;
+
+/** A range of a file. This struct never changes. */
+typedef struct gds_range_t {
+    /** The file. */
+    const gds_file_t *file;
+    /** Where it begins, bytes. */
+    uint64_t offset;
+    /** Bytes, or GDS_RANGE_TO_END. */
+    uint64_t size;
+} gds_range_t;
+
+/** A chunk in memory. Start from GDS_CHUNK_INIT. */
+typedef struct gds_chunk_t {
+    /** sizeof(gds_chunk_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Which buffer it is in, from 0. */
+    uint32_t buffer;
+    /** Which chunk of all, from 0. */
+    uint64_t index;
+    /** Its first byte; a device address for device memory. */
+    uint64_t address;
+    /** Bytes, at least 1; fewer than a whole chunk only at the end of a range. */
+    uint64_t size;
+    /** Where it came from in the range's file, bytes. */
+    uint64_t file_offset;
+    /** Which range it belongs to, from 0. */
+    uint32_t range;
+    /** The way that most bytes took, a gds_path_t. */
+    int32_t path;
+    /** 1 when crc32c was computed. */
+    uint32_t has_crc32c;
+    /** CRC32C (Castagnoli) of the chunk. */
+    uint32_t crc32c;
+} gds_chunk_t;
+
+/**
+ * Works on a chunk, which is valid during the call. 0: go on. Any other number: stop.
+ *
+ * Runs on the thread that called gds_reader_run(). May give the chunk back itself, by
+ * gds_reader_release_on() say; else that is done when it returns. Must not close the
+ * reader.
+ */
+typedef int32_t (*gds_chunk_fn)(const gds_chunk_t *chunk, void *user_data);
+
+/** How far a reader is. Start from GDS_READER_INFO_INIT. */
+typedef struct gds_reader_info_t {
+    /** sizeof(gds_reader_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Buffers. */
+    uint32_t buffers;
+    /** Bytes of a whole chunk. */
+    uint64_t chunk_bytes;
+    /** Chunks in all. */
+    uint64_t chunks;
+    /** Bytes in all. */
+    uint64_t bytes;
+    /** Chunks that were delivered. */
+    uint64_t chunks_delivered;
+    /** Their bytes. */
+    uint64_t bytes_delivered;
+    /** Chunks whose bytes had not arrived when they were asked for. */
+    uint64_t waits;
+} gds_reader_info_t;
+
+/**
+ * Fill a reader's configuration, as GDS_READER_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_reader_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Read a whole file, chunk by chunk. Reading begins at once.
+ *
+ * As gds_reader_open_ranges() with one range that holds the file.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_open(const gds_file_t *file, const gds_reader_config_t *config,
+                             gds_reader_t **reader_out) GDS_NOEXCEPT;
+
+/**
+ * Read ranges of files, one after the other, chunk by chunk. Reading begins at once.
+ *
+ * All buffers that are free are being filled, whatever the caller does. A range that
+ * passes the end of its file ends there, a range without bytes has no chunk, and no chunk
+ * spans two ranges. What is appended to a file later is not read.
+ *
+ * @param ranges      at least one, of one context; used during the call only.
+ * @param config      NULL for the standard one.
+ * @param reader_out  give it to gds_reader_close() once. Keeps the files.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field; GDS_STATUS_OUT_OF_RANGE;
+ *         GDS_STATUS_INVALID_ARGUMENT: also for files of two contexts;
+ *         GDS_STATUS_NOT_SUPPORTED: a file without a size, as in /proc;
+ *         GDS_STATUS_OUT_OF_DEVICE_MEMORY or GDS_STATUS_OUT_OF_HOST_MEMORY: ask for fewer
+ *         or smaller buffers; GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_READ_ONLY: a file
+ *         that is open for writing alone; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_open_ranges(const gds_range_t *ranges, uint64_t count,
+                                    const gds_reader_config_t *config,
+                                    gds_reader_t **reader_out) GDS_NOEXCEPT;
+
+/**
+ * Wait until the next chunk is in memory. From then on every stream may use it.
+ *
+ * It is the caller's until it is given back or the reader is closed. While all buffers are
+ * with the caller no chunk comes, and this waits until one is given back.
+ *
+ * @param timeout_ms  longest wait, milliseconds; -1 is for ever, 0 only looks.
+ * @param chunk_out   struct_size set.
+ * @return GDS_STATUS_END: every chunk was delivered; GDS_STATUS_PENDING: none within
+ *         timeout_ms; GDS_STATUS_CANCELLED: after gds_reader_cancel();
+ *         GDS_STATUS_FILE_CHANGED: a file became shorter since the reader was opened; what
+ *         went wrong with the chunk, as gds_read() answers it: the message and
+ *         gds_last_error() say which chunk, file and offset. That stays the answer; chunks
+ *         before it were delivered. GDS_STATUS_CUDA: also when the work of a stream failed
+ *         that a chunk was given back on; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_next(const gds_reader_t *reader, int64_t timeout_ms,
+                             gds_chunk_t *chunk_out) GDS_NOEXCEPT;
+
+/**
+ * Give a chunk back: its buffer is filled again at once. In any order, from any thread.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT: also for a chunk that is not out;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_release(const gds_reader_t *reader,
+                                const gds_chunk_t *chunk) GDS_NOEXCEPT;
+
+/**
+ * Give a chunk back after the work that is in a CUDA stream now, such as kernels that read
+ * it. Returns at once; the caller need not wait for the stream.
+ *
+ * @param stream  of the context's device; NULL is the default stream. On the host device
+ *                the calling thread is the stream.
+ * @return GDS_STATUS_CUDA: the stream cannot be marked, and the chunk stays the caller's,
+ *         or its work failed; as gds_reader_release().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_release_on(const gds_reader_t *reader, const gds_chunk_t *chunk,
+                                   gds_cuda_stream_t stream) GDS_NOEXCEPT;
+
+/**
+ * Call back with each chunk that is left, on this thread, until the end or until the
+ * callback says stop. What is left then may be read on.
+ *
+ * @param callback   not NULL.
+ * @param user_data  handed to every call.
+ * @param bytes_out  bytes of the chunks that the callback got. May be NULL.
+ * @return GDS_STATUS_OK: also when the callback stopped; as gds_reader_next(), but for
+ *         GDS_STATUS_END and GDS_STATUS_PENDING.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_run(const gds_reader_t *reader, gds_chunk_fn callback,
+                            void *user_data, uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Stop reading, from any thread. Returns at once.
+ *
+ * gds_reader_next() answers GDS_STATUS_CANCELLED from now on, also where it waits. Chunks
+ * that are out stay valid and may be given back.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_cancel(const gds_reader_t *reader) GDS_NOEXCEPT;
+
+/**
+ * Tell how far a reader is.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_info(const gds_reader_t *reader,
+                             gds_reader_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what one buffer of a reader is doing.
+ *
+ * @param buffer     from 0.
+ * @param state_out  a gds_buffer_state_t.
+ * @return GDS_STATUS_OUT_OF_RANGE: the reader has fewer buffers;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_reader_buffer_state(const gds_reader_t *reader, uint32_t buffer,
+                                     int32_t *state_out) GDS_NOEXCEPT;
+
+/**
+ * Close a reader. NULL and closed handles are fine.
+ *
+ * What is under way is stopped and waited for, and so are the streams that chunks were
+ * given back on. The memory of every chunk is gone then: other CUDA work of the caller
+ * that uses it must be done before.
+ */
+GDS_API void gds_reader_close(gds_reader_t *reader) GDS_NOEXCEPT;
+
+#define GDS_READER_CONFIG_INIT { sizeof(gds_reader_config_t), 2, 0, 0, 0, 0, 0 }
+#define GDS_CHUNK_INIT { sizeof(gds_chunk_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_READER_INFO_INIT { sizeof(gds_reader_info_t), 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== Pipeline ======================================================================== */
+
+/**
+ * Moves single requests, a bounded number at a time. May be used from many threads at once.
+ */
+typedef struct gds_pipeline_t gds_pipeline_t;
+
+/**
+ * How a pipeline works. Start from GDS_PIPELINE_CONFIG_INIT or gds_pipeline_config_init().
+ */
+typedef struct gds_pipeline_config_t {
+    /** sizeof(gds_pipeline_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /**
+     * Requests that may be under way at once, at most 4096. 0 picks the context's
+     * max_outstanding_io.
+     */
+    uint32_t max_outstanding;
+    /**
+     * Bytes of adjacent requests that are joined at most. 0 picks the context's
+     * buffer_size, 1 joins none.
+     */
+    uint64_t coalesce_bytes;
+    /** Which way bytes may take, a gds_path_policy_t. */
+    int32_t path;
+    /**
+     * Whether to compute a CRC32C of each request, a gds_switch_t. Requests are not joined
+     * then.
+     */
+    int32_t checksum;
+    /** Whether another path may be taken when one refuses, a gds_switch_t. */
+    int32_t fallback;
+    /** Zero. */
+    uint32_t reserved;
+    /**
+     * Longest time of a request from when it is handed to the transfer threads,
+     * milliseconds; 0 is no limit.
+     */
+    uint64_t deadline_ms;
+} gds_pipeline_config_t;
+
+/**
+ * Told once how a request went. `completion` is valid during the call; after a failure,
+ * gds_last_error() tells the rest there.
+ *
+ * Runs on the pipeline's own thread, one call at a time. Must not throw, longjmp or block
+ * for long. May submit further requests and close the pipeline; calls that would wait for
+ * the pipeline answer GDS_STATUS_PENDING.
+ */
+typedef void (*gds_request_fn)(uint64_t id,
+                               const gds_completion_t *completion,
+                               void *user_data);
+
+/** What a pipeline has done so far. Start from GDS_PIPELINE_INFO_INIT. */
+typedef struct gds_pipeline_info_t {
+    /** sizeof(gds_pipeline_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Requests taken. */
+    uint64_t submitted;
+    /** Requests that are over, well or not, callbacks included. */
+    uint64_t completed;
+    /** Requests that failed. */
+    uint64_t failed;
+    /** Requests under way. */
+    uint64_t outstanding;
+    /** Batches handed to the transfer threads. */
+    uint64_t batches;
+    /** Transfers in them. */
+    uint64_t transfers;
+    /** Requests that shared their transfer with others. */
+    uint64_t coalesced;
+} gds_pipeline_info_t;
+
+/**
+ * Fill a pipeline's configuration, as GDS_PIPELINE_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_pipeline_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_pipeline_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Start a pipeline.
+ *
+ * Requests that wait have a queue a file, and files take turns. Requests that continue each
+ * other in a file and in memory become one transfer.
+ *
+ * @param config        NULL for the standard one.
+ * @param pipeline_out  give it to gds_pipeline_close() once. Keeps the context.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_pipeline_open(const gds_context_t *context,
+                               const gds_pipeline_config_t *config,
+                               gds_pipeline_t **pipeline_out) GDS_NOEXCEPT;
+
+/**
+ * Hand over a request. Requests have no order among themselves: wait for one before
+ * submitting what depends on it.
+ *
+ * The memory stays valid, and is nobody else's, until the request is over. While the
+ * pipeline is full this waits until a request is over; in a callback of the pipeline it
+ * does not wait.
+ *
+ * @param request     used during the call only.
+ * @param timeout_ms  longest wait for room, milliseconds; -1 is for ever, 0 does not wait.
+ * @param callback    called exactly once, on the pipeline's thread, if the answer is
+ *                    GDS_STATUS_OK; else never. NULL: gds_pipeline_wait_one() tells
+ *                    instead.
+ * @param user_data   handed to the callback; NULL without one.
+ * @param id_out      the request's number, from 1. May be NULL.
+ * @return GDS_STATUS_PENDING: no room within timeout_ms, or too many results were not
+ *         taken; GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED. What else goes wrong is the
+ *         request's result.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_pipeline_submit(const gds_pipeline_t *pipeline,
+                                 const gds_batch_entry_t *request, int64_t timeout_ms,
+                                 gds_request_fn callback, void *user_data,
+                                 uint64_t *id_out) GDS_NOEXCEPT;
+
+/**
+ * Take the result of a request without a callback, in the order in which they end.
+ *
+ * @param timeout_ms      longest wait, milliseconds; -1 is for ever, 0 only looks.
+ * @param id_out          which request. May be NULL.
+ * @param completion_out  how it went, failures too: see its status, and gds_last_error()
+ *                        for the rest. struct_size set.
+ * @return GDS_STATUS_OK: a result was taken, whatever it is; GDS_STATUS_END: no such
+ *         request is left; GDS_STATUS_PENDING: none is over within timeout_ms, or called
+ *         in a callback; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_pipeline_wait_one(const gds_pipeline_t *pipeline, int64_t timeout_ms,
+                                   uint64_t *id_out,
+                                   gds_completion_t *completion_out) GDS_NOEXCEPT;
+
+/**
+ * Wait until every request is over and every callback has returned. Results that were not
+ * taken stay for gds_pipeline_wait_one().
+ *
+ * @return GDS_STATUS_PENDING: called in a callback of this pipeline;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_pipeline_wait_all(const gds_pipeline_t *pipeline) GDS_NOEXCEPT;
+
+/**
+ * Tell what a pipeline has done so far.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_pipeline_info(const gds_pipeline_t *pipeline,
+                               gds_pipeline_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Close a pipeline. NULL and closed handles are fine.
+ *
+ * Requests that have not started end with GDS_STATUS_CANCELLED; this waits for the others
+ * and for every callback, unless it is called in one.
+ */
+GDS_API void gds_pipeline_close(gds_pipeline_t *pipeline) GDS_NOEXCEPT;
+
+#define GDS_PIPELINE_CONFIG_INIT { sizeof(gds_pipeline_config_t), 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_PIPELINE_INFO_INIT { sizeof(gds_pipeline_info_t), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* ==== Explanation ===================================================================== */
 

@@ -354,6 +354,54 @@ fn a_refused_path_is_said_and_never_measured_under_another_name() {
 }
 
 #[test]
+fn a_stream_is_measured_beside_the_bulk_read() {
+    let folder = Folder::new();
+    let (path, data) = folder.file("s", 3_000_001);
+    let path = path.to_str().unwrap();
+    for cache in ["warm", "cold"] {
+        let arguments = [
+            "bench",
+            "stream",
+            path,
+            "--chunk",
+            "256K",
+            "--buffers",
+            "3",
+            "--cache",
+            cache,
+            "--runs",
+            "2",
+        ];
+        let value = json_of(&folder, &arguments);
+        assert_eq!(
+            (&value["chunks"], &value["buffers"]),
+            (&12.into(), &3.into())
+        );
+        assert_eq!(value["crc32c"], gds_rs::base::crc::crc32c(0, &data));
+        let readings = value["readings"].as_array().unwrap();
+        assert_eq!(readings.len(), 3);
+        for reading in readings {
+            assert!(positive(&reading["gb_per_second"]) && positive(&reading["of_bulk"]));
+            assert_eq!(reading["runs"].as_array().unwrap().len(), 2);
+        }
+        assert!(positive(&value["limits"][0]["gb_per_second"]));
+    }
+    let text = text_of(&folder, &["bench", "stream", path, "--runs", "1"]);
+    assert!(text.contains("1 chunks of 16M in 2 buffers"), "{text}");
+    assert!(
+        text.contains("of the bulk read") && text.contains("limit: pread"),
+        "{text}"
+    );
+    fails(
+        &folder,
+        2,
+        &["bench", "stream", path, "--buffers", "1"],
+        &["--buffers"],
+    );
+    fails(&folder, 1, &["bench", "stream", "nowhere"], &["nowhere"]);
+}
+
+#[test]
 fn validate_judges_every_target_by_what_it_measured() {
     let folder = Folder::new();
     let value = json_of(
@@ -371,7 +419,7 @@ fn validate_judges_every_target_by_what_it_measured() {
         ],
     );
     let targets = value["targets"].as_array().unwrap();
-    assert_eq!(targets.len(), 14);
+    assert_eq!(targets.len(), 16);
     for target in targets {
         assert!(
             positive(&target["target"]) && positive(&target["measured"]),

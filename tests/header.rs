@@ -24,6 +24,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("batch", &["types/batch.rs", "batch.rs"]),
     ("cache", &["types/cache.rs", "cache.rs"]),
     ("array", &["types/array.rs", "array.rs"]),
+    ("reader", &["types/reader.rs", "reader.rs"]),
+    ("pipeline", &["types/pipeline.rs", "pipeline.rs"]),
     ("explain", &["explain.rs"]),
 ];
 

@@ -36,6 +36,18 @@ pub const TRANSFER_SIZE_MAX: u64 = i64::MAX as u64;
 pub const BATCH_ENTRIES_MAX: u64 = 16 << 20;
 /// Most segments in one scatter or gather call.
 pub const SEGMENTS_MAX: u64 = 1 << 20;
+/// Fewest buffers of a streaming reader or writer: one is worked on while another is filled.
+pub const STREAM_BUFFERS_MIN: u32 = 2;
+/// Most buffers of a streaming reader or writer.
+pub const STREAM_BUFFERS_MAX: u32 = 64;
+/// Smallest chunk of a streaming reader or writer, bytes.
+pub const STREAM_CHUNK_MIN: u64 = 4 << 10;
+/// Largest chunk of a streaming reader or writer, bytes.
+pub const STREAM_CHUNK_MAX: u64 = 64 << 30;
+/// Most ranges that one streaming reader reads.
+pub const STREAM_RANGES_MAX: u64 = 16 << 20;
+/// Results of a pipeline that may wait to be taken.
+pub const PIPELINE_RESULTS_MAX: usize = 1 << 20;
 /// Longest path or text that the ABI takes, bytes.
 pub const TEXT_MAX: usize = 1 << 20;
 /// Smallest page of a cache, bytes.

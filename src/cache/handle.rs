@@ -29,6 +29,9 @@ pub(super) struct Handle {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What a thread of the cache does.
+type Body = fn(&Arc<Core>);
+
 impl Cache {
     /// Opens a cache. Takes all of its memory now.
     ///
@@ -40,7 +43,7 @@ impl Cache {
             core: core.clone(),
             threads: Vec::new(),
         };
-        let bodies: [(&str, fn(&Arc<Core>)); 2] = [
+        let bodies: [(&str, Body); 2] = [
             ("gds-cache-flush", flusher::run),
             ("gds-cache-read", ahead::run),
         ];

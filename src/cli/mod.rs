@@ -83,6 +83,8 @@ enum Command {
 enum Bench {
     /// File transfers: patterns, sizes, depths, threads and paths
     Io(Box<bench::IoArgs>),
+    /// A file in chunks through a few buffers, beside the engine's read of it
+    Stream(bench::stream::StreamArgs),
 }
 
 /// Runs the command with the process's arguments.
@@ -117,6 +119,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cp(args) => copy::run(global, args),
         Command::Read(args) => read::run(global, args),
         Command::Bench(Bench::Io(args)) => bench::run(global, args),
+        Command::Bench(Bench::Stream(args)) => bench::stream::run(global, args),
         Command::Validate(args) => validate::run(global, args),
     };
     match outcome {

@@ -8,7 +8,9 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::bench::{Bench, Cache, Case, Limit, Pattern, Summary, measure_by_turns, parse_seconds};
+use super::bench::{
+    Bench, Cache, Case, Limit, Pattern, Summary, measure_by_turns, parse_seconds, stream,
+};
 use super::output::{Outcome, count_text, gigabytes_per_second, note, say, say_json, size_text};
 use super::scratch::{Scratch, random_bytes};
 use super::{Global, parse_size, usage};
@@ -30,6 +32,11 @@ const TARGET_MEAN_US: f64 = 10.0;
 const TARGET_IOPS: f64 = 1e6;
 /// CRC32C against the table version (specification, checksums: 10 to 50 times).
 const TARGET_CRC_TIMES: f64 = 10.0;
+/// A file in chunks against the same file in bulk, from the page cache and from the disk.
+const STREAM_WARM: f64 = 0.95;
+const STREAM_COLD: f64 = 0.98;
+/// Buffers of the reader that is measured: some arrive while others wait for their turn.
+const STREAM_BUFFERS: u32 = 8;
 /// From this part of the limit on, the machine is what limits.
 const NEAR: f64 = 0.9;
 /// Smallest file that the measurements can use, bytes.
@@ -150,6 +157,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "4 KiB reads, in batches",
         measure: batches,
+    },
+    Step {
+        name: "a file in chunks",
+        measure: streamed,
     },
     Step {
         name: "CRC32C",
@@ -324,6 +335,33 @@ fn batches(bench: &Bench<'_>, args: &ValidateArgs) -> Outcome<Vec<Finding>> {
             measured: summary.median.iops(),
             limit: best(&limits, |l| l.iops),
             path: summary.median.totals.path_text(),
+        });
+    }
+    Ok(findings)
+}
+
+fn streamed(bench: &Bench<'_>, args: &ValidateArgs) -> Outcome<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (cache, name, part) in [
+        (Cache::Warm, "chunks, page cache, 0.95 of bulk", STREAM_WARM),
+        (Cache::Cold, "chunks, disk, 0.98 of bulk", STREAM_COLD),
+    ] {
+        let way = stream::Way {
+            chunk_bytes: bench.context().config().buffer_size,
+            buffers: STREAM_BUFFERS,
+            cache,
+            runs: args.runs,
+            with_limits: false,
+        };
+        let found = stream::measure(bench, &way)?;
+        let bulk = found.bulk.median();
+        findings.push(Finding {
+            name,
+            unit: Unit::GigabytesPerSecond,
+            target: part * bulk,
+            measured: found.reader.median(),
+            limit: Some((bulk, "the bulk read".to_owned())),
+            path: found.path,
         });
     }
     Ok(findings)

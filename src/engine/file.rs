@@ -84,6 +84,12 @@ impl File {
         Context::from_inner(self.0.context.clone())
     }
 
+    /// Whether both are clones of one open file: what one may do, the other may.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The path that it was opened by.
     #[must_use]
     pub fn path(&self) -> &FilePath {

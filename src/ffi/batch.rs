@@ -1,5 +1,7 @@
 //! Batches: many transfers with one call and one ticket.
 
+use std::fmt::Display;
+
 use super::convert::{self, AbiStruct, StructOut};
 use super::error::{Failure, Outcome};
 use super::guard::guard;
@@ -137,15 +139,16 @@ fn transfers_of(entries: &[gds_batch_entry_t]) -> Outcome<Vec<Transfer>> {
         )
     })?;
     for (index, entry) in entries.iter().enumerate() {
-        transfers.push(transfer_of(index, entry)?);
+        transfers.push(transfer_of(format_args!("entries[{index}]"), entry)?);
     }
     Ok(transfers)
 }
 
-fn transfer_of(index: usize, entry: &gds_batch_entry_t) -> Outcome<Transfer> {
-    let file = handle::borrow(entry.file, format_args!("entries[{index}].file"))?;
-    let buffer = handle::borrow(entry.buffer, format_args!("entries[{index}].buffer"))?;
-    let named = |failure: Failure| failure.at(format_args!("entries[{index}]"));
+/// The transfer of an entry, which errors call `name`.
+pub(crate) fn transfer_of(name: impl Display, entry: &gds_batch_entry_t) -> Outcome<Transfer> {
+    let file = handle::borrow(entry.file, format_args!("{name}.file"))?;
+    let buffer = handle::borrow(entry.buffer, format_args!("{name}.buffer"))?;
+    let named = |failure: Failure| failure.at(&name);
     convert::check_range("file_offset", entry.file_offset, entry.size).map_err(named)?;
     convert::check_range("buffer_offset", entry.buffer_offset, entry.size).map_err(named)?;
     if entry.reserved != 0 {

@@ -369,7 +369,7 @@ pub unsafe extern "C" fn gds_cache_flush(
         let file = (!file.is_null()).then(|| handle::borrow(file, "file"));
         let file = file.transpose()?;
         convert::check_optional(bytes_out, "bytes_out")?;
-        let bytes = cache.flush(file.as_ref().map(|file| &**file))?;
+        let bytes = cache.flush(file.as_deref())?;
         // SAFETY: checked above.
         unsafe { convert::write_optional(bytes_out, bytes) };
         Ok(())

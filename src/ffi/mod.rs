@@ -28,6 +28,8 @@ pub mod error;
 pub mod explain;
 pub mod file;
 pub mod log;
+pub mod pipeline;
+pub mod reader;
 pub mod status;
 pub mod ticket;
 pub mod transfer;

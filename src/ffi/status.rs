@@ -82,6 +82,8 @@ pub enum gds_status_t {
     GDS_STATUS_NOT_SUPPORTED = 86,
     /// Every page that could make room, or that should go, is held; release some.
     GDS_STATUS_ALL_PINNED = 87,
+    /// Nothing is left: not a failure, and nothing was written.
+    GDS_STATUS_END = 88,
     /// A fault inside the library.
     GDS_STATUS_INTERNAL = 98,
     /// The library panicked; the objects of the call answer GDS_STATUS_POISONED from here
@@ -136,6 +138,7 @@ const STRINGS: &[(S, &CStr)] = &[
     ),
     (S::GDS_STATUS_NOT_SUPPORTED, c"not supported"),
     (S::GDS_STATUS_ALL_PINNED, c"all pages pinned"),
+    (S::GDS_STATUS_END, c"nothing left"),
     (S::GDS_STATUS_INTERNAL, c"internal error"),
     (S::GDS_STATUS_PANIC, c"internal panic"),
 ];

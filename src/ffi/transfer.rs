@@ -490,7 +490,8 @@ pub(crate) fn options_of(given: &gds_options_t) -> Outcome<Options> {
     })
 }
 
-fn switch(name: &str, value: i32) -> Outcome<Option<bool>> {
+/// A gds_switch_t of the caller.
+pub(crate) fn switch(name: &str, value: i32) -> Outcome<Option<bool>> {
     match value {
         _ if value == gds_switch_t::GDS_SWITCH_DEFAULT as i32 => Ok(None),
         _ if value == gds_switch_t::GDS_SWITCH_ON as i32 => Ok(Some(true)),
@@ -517,7 +518,8 @@ pub(crate) fn completion_to_c(done: &Completion) -> gds_completion_t {
     }
 }
 
-fn path_to_c(path: Path) -> gds_path_t {
+/// The way of the header.
+pub(crate) fn path_to_c(path: Path) -> gds_path_t {
     match path {
         Path::None => gds_path_t::GDS_PATH_NONE,
         Path::Host => gds_path_t::GDS_PATH_HOST,

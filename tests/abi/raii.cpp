@@ -60,6 +60,48 @@ static void moves_bytes(const gds::context &context, const std::string &path)
     expect(context.explain(path).size() > 10, "an explanation is given");
 }
 
+static void streams_chunks(const gds::context &context, const char *path)
+{
+    const size_t size = 100001;
+    std::vector<unsigned char> here(size);
+    for (size_t i = 0; i < size; i++) {
+        here[i] = static_cast<unsigned char>(i * 7 + i / 251);
+    }
+    gds::file file(context, path, GDS_FILE_READ | GDS_FILE_WRITE | GDS_FILE_TRUNCATE);
+    gds::buffer from = gds::buffer::wrap(context, here.data(), size);
+    expect(file.write(0, from, 0, size) == size, "all is written");
+
+    gds_reader_config_t config = GDS_READER_CONFIG_INIT;
+    config.chunk_bytes = 4096;
+    gds::reader reader(file, &config);
+    std::vector<unsigned char> back;
+    reader.each([&](gds::chunk &chunk) {
+        const unsigned char *bytes = static_cast<const unsigned char *>(chunk.address());
+        expect(chunk->file_offset == back.size(), "chunks come in order");
+        back.insert(back.end(), bytes, bytes + chunk.size());
+        if (chunk->index % 3 == 0) {
+            chunk.release();
+        } else if (chunk->index % 3 == 1) {
+            chunk.release_on(nullptr);
+        }
+    });
+    expect(here == back && reader.info().chunks_delivered == 25, "the file came whole");
+
+    std::vector<gds_range_t> ranges(2);
+    ranges[0].file = ranges[1].file = file.get();
+    ranges[0].offset = 5;
+    ranges[0].size = 10;
+    ranges[1].offset = 100000;
+    ranges[1].size = GDS_RANGE_TO_END;
+    gds::reader parts(ranges);
+    uint64_t bytes = 0;
+    parts.each([&](gds::chunk &chunk) { bytes += chunk.size(); });
+    expect(bytes == 11, "ranges come one after the other");
+    gds::reader stopped(file, &config);
+    stopped.cancel();
+    throws(GDS_STATUS_CANCELLED, "cancelled", [&] { stopped.each([](gds::chunk &) {}); });
+}
+
 static void fails_by_throwing(const gds::context &context)
 {
     throws(GDS_STATUS_NOT_FOUND, "/nonexistent", [&] { gds::file(context, "/nonexistent"); });
@@ -102,6 +144,7 @@ int main()
         gds::context context(config);
         expect(context.device().ordinal == GDS_DEVICE_HOST, "the host was asked for");
         moves_bytes(context, path);
+        streams_chunks(context, path);
         fails_by_throwing(context);
         moves_handles(context);
     }

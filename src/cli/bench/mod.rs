@@ -1,10 +1,11 @@
-//! `gds bench io`: what the machine gives, case by case, beside the limit measured in the same run.
+//! `gds bench`: what the machine gives, case by case, beside the limit measured in the same run.
 
 mod case;
 mod limit;
 mod plot;
 mod report;
 mod run;
+pub(super) mod stream;
 
 use std::path::PathBuf;
 

@@ -13,6 +13,8 @@ mod config;
 mod context;
 mod device;
 mod file;
+mod pipeline;
+mod reader;
 mod report;
 mod transfer;
 
@@ -24,5 +26,7 @@ pub use config::*;
 pub use context::*;
 pub use device::*;
 pub use file::*;
+pub use pipeline::*;
+pub use reader::*;
 pub use report::*;
 pub use transfer::*;

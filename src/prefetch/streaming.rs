@@ -1,0 +1,133 @@
+//! What readers and writers are asked for, and what they tell.
+
+use std::time::{Duration, Instant};
+
+use crate::base::limits;
+use crate::engine::{MemoryKind, Options, Path};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Shortest and longest pause between two looks at the marks in streams.
+const PAUSE_MIN: Duration = Duration::from_micros(20);
+const PAUSE_MAX: Duration = Duration::from_millis(1);
+
+/// How long to wait before the next look at marks that had not passed since then: whoever looks
+/// is late by an eighth of what the stream's work took, and looks rarely where that takes long.
+pub(super) fn pause_after(since: Instant) -> Duration {
+    (since.elapsed() / 8).clamp(PAUSE_MIN, PAUSE_MAX)
+}
+
+/// What a buffer of a reader or writer is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum BufferState {
+    /// Nothing.
+    Idle = 0,
+    /// Bytes are on their way into it (of a writer: its user fills it).
+    Filling = 1,
+    /// It holds a chunk that nobody has asked for yet.
+    Ready = 2,
+    /// Its user, or the user's stream, works on it.
+    Processing = 3,
+    /// Its bytes are on their way to the file.
+    Flushing = 4,
+}
+
+/// How a reader reads.
+#[derive(Debug, Clone)]
+pub struct ReaderConfig {
+    /// Buffers, 2 to 64.
+    pub buffers: u32,
+    /// Bytes of a chunk, 4 KiB to 64 GiB; 0 is the context's `buffer_size`.
+    pub chunk_bytes: u64,
+    /// Device or pinned memory.
+    pub memory: MemoryKind,
+    /// How each chunk is transferred; deadline and stream must be left out.
+    pub options: Options,
+}
+
+impl Default for ReaderConfig {
+    fn default() -> Self {
+        Self {
+            buffers: limits::STREAM_BUFFERS_MIN,
+            chunk_bytes: 0,
+            memory: MemoryKind::Device,
+            options: Options::default(),
+        }
+    }
+}
+
+impl ReaderConfig {
+    /// Checks every field; the error names the first that breaks its rule.
+    ///
+    /// # Errors
+    /// `InvalidConfig`.
+    pub fn validate(&self) -> Result<()> {
+        let broken = |text: String| Err(Error::new(ErrorKind::InvalidConfig, text));
+        let (least, most) = (limits::STREAM_BUFFERS_MIN, limits::STREAM_BUFFERS_MAX);
+        if !(least..=most).contains(&self.buffers) {
+            let given = self.buffers;
+            return broken(format!(
+                "buffers is {given}; it must be from {least} to {most}"
+            ));
+        }
+        let (least, most) = (limits::STREAM_CHUNK_MIN, limits::STREAM_CHUNK_MAX);
+        if self.chunk_bytes != 0 && !(least..=most).contains(&self.chunk_bytes) {
+            let given = self.chunk_bytes;
+            return broken(format!(
+                "chunk_bytes is {given}; it must be 0 or from {least} to {most}"
+            ));
+        }
+        if !matches!(self.memory, MemoryKind::Device | MemoryKind::Pinned) {
+            let given = self.memory;
+            return broken(format!("memory is {given:?}; it must be device or pinned"));
+        }
+        if self.options.deadline.is_some() || self.options.stream.is_some() {
+            return broken(
+                "options of a reader have no deadline and no stream; give a timeout to next() \
+                 and a stream to release()"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A chunk in memory: the caller's until it is released or the reader is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Which chunk of all, from 0.
+    pub index: u64,
+    /// Where its bytes are: a device pointer for device memory.
+    pub address: u64,
+    /// Bytes, at least 1; fewer than a whole chunk only at the end of a range.
+    pub size: u64,
+    /// Where they came from in the range's file, bytes.
+    pub file_offset: u64,
+    /// Which range they belong to, from 0.
+    pub range: u32,
+    /// Which buffer they are in, from 0.
+    pub buffer: u32,
+    /// The way that most of them took.
+    pub path: Path,
+    /// CRC32C of them, where the options asked for it.
+    pub crc32c: Option<u32>,
+}
+
+/// How far a reader is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaderInfo {
+    /// Bytes of a whole chunk.
+    pub chunk_bytes: u64,
+    /// Chunks in all.
+    pub chunks: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Chunks that were delivered.
+    pub chunks_delivered: u64,
+    /// Their bytes.
+    pub bytes_delivered: u64,
+    /// Chunks whose bytes had not arrived when they were asked for.
+    pub waits: u64,
+    /// What each buffer does.
+    pub buffers: Vec<BufferState>,
+}

@@ -1,0 +1,175 @@
+//! The host device with streams whose work takes as long as a test wants.
+
+#![allow(dead_code, clippy::missing_panics_doc)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use gds_rs::config::Config;
+use gds_rs::device::{
+    self, CopyPiece, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl,
+};
+use gds_rs::engine::Context;
+use gds_rs::io::Io;
+use gds_rs::{Error, ErrorKind, Result};
+
+/// Marks set in streams from here on pass when the test says so.
+pub const LATE: usize = 1 << 40;
+
+/// The device. Marks in `Stream(LATE + n)` have not passed until `pass(n)`.
+#[derive(Debug)]
+pub struct LateDevice {
+    host: Arc<dyn Device>,
+    marks: Mutex<Marks>,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    /// Which late stream an event was last recorded in.
+    waiting: HashMap<Event, usize>,
+    broken: bool,
+}
+
+impl LateDevice {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            host: device::host(),
+            marks: Mutex::default(),
+        })
+    }
+
+    /// A context on this device.
+    pub fn context(self: &Arc<Self>, config: Config, io: Arc<dyn Io>) -> Context {
+        Context::with_parts(config, self.clone(), io).expect("a context opens")
+    }
+
+    /// The late stream of this number.
+    pub fn stream(number: usize) -> Stream {
+        Stream(LATE + number)
+    }
+
+    /// The work in a late stream is over.
+    pub fn pass(&self, number: usize) {
+        let mut marks = self.marks.lock().expect("no test panicked");
+        marks.waiting.retain(|_, stream| *stream != number);
+    }
+
+    /// The work in every late stream fails.
+    pub fn break_down(&self) {
+        self.marks.lock().expect("no test panicked").broken = true;
+    }
+
+    /// Marks that have not passed.
+    pub fn waiting(&self) -> usize {
+        self.marks.lock().expect("no test panicked").waiting.len()
+    }
+}
+
+impl Device for LateDevice {
+    fn info(&self) -> &DeviceInfo {
+        self.host.info()
+    }
+    fn is_host(&self) -> bool {
+        true
+    }
+    fn adopt_thread(&self) -> Result<()> {
+        self.host.adopt_thread()
+    }
+    fn memory_alloc(&self, size: u64) -> Result<u64> {
+        self.host.memory_alloc(size)
+    }
+    unsafe fn memory_free(&self, address: u64, size: u64) {
+        assert_eq!(self.waiting(), 0, "memory is freed under a stream");
+        // SAFETY: the caller's promise.
+        unsafe { self.host.memory_free(address, size) }
+    }
+    fn memory_free_total(&self) -> Result<(u64, u64)> {
+        self.host.memory_free_total()
+    }
+    fn pinned_alloc(&self, size: usize) -> Result<*mut u8> {
+        self.host.pinned_alloc(size)
+    }
+    unsafe fn pinned_free(&self, pointer: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.pinned_free(pointer, size) }
+    }
+    unsafe fn host_register(&self, pointer: *mut u8, size: usize, read_only: bool) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.host_register(pointer, size, read_only) }
+    }
+    unsafe fn host_unregister(&self, pointer: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.host_unregister(pointer) }
+    }
+    fn pointer_info(&self, address: u64) -> Result<PointerInfo> {
+        self.host.pointer_info(address)
+    }
+    fn stream_create(&self) -> Result<Stream> {
+        self.host.stream_create()
+    }
+    unsafe fn stream_destroy(&self, stream: Stream) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.stream_destroy(stream) }
+    }
+    fn stream_synchronize(&self, stream: Stream) -> Result<()> {
+        self.host.stream_synchronize(stream)
+    }
+    unsafe fn copy_to_device(&self, to: u64, from: *const u8, n: usize, s: Stream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.copy_to_device(to, from, n, s) }
+    }
+    unsafe fn copy_to_device_now(
+        &self,
+        to: u64,
+        from: *const u8,
+        size: usize,
+        stream: Stream,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.copy_to_device_now(to, from, size, stream) }
+    }
+    unsafe fn copy_from_device(&self, to: *mut u8, from: u64, n: usize, s: Stream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.copy_from_device(to, from, n, s) }
+    }
+    unsafe fn copy_pieces(&self, pieces: *const CopyPiece, n: usize, s: Stream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.copy_pieces(pieces, n, s) }
+    }
+    fn event_create(&self) -> Result<Event> {
+        self.host.event_create()
+    }
+    unsafe fn event_destroy(&self, event: Event) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.event_destroy(event) }
+    }
+    fn event_record(&self, event: Event, stream: Stream) -> Result<()> {
+        let mut marks = self.marks.lock().expect("no test panicked");
+        marks.waiting.remove(&event);
+        if stream.0 >= LATE {
+            marks.waiting.insert(event, stream.0 - LATE);
+        }
+        Ok(())
+    }
+    fn event_query(&self, event: Event) -> Result<bool> {
+        let mut marks = self.marks.lock().expect("no test panicked");
+        if marks.broken && marks.waiting.remove(&event).is_some() {
+            let text = "the work of a stream failed";
+            return Err(Error::new(ErrorKind::Cuda, text).with_cuda(700));
+        }
+        Ok(!marks.waiting.contains_key(&event))
+    }
+    fn event_synchronize(&self, event: Event) -> Result<()> {
+        while !self.event_query(event)? {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(())
+    }
+    fn stream_wait_event(&self, stream: Stream, event: Event) -> Result<()> {
+        self.host.stream_wait_event(stream, event)
+    }
+    unsafe fn stream_move(&self, control: *mut StreamControl, stream: Stream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.stream_move(control, stream) }
+    }
+}
