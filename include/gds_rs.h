@@ -1779,7 +1779,7 @@ typedef struct gds_array_config_t {
      * takes 8 bytes more for each page of the file.
      */
     uint64_t device_bytes;
-    /** Threads that serve kernels, at most 16. 0 picks half the processors, at most 4. */
+    /** Threads that serve kernels, at most 16. 0 picks half the processors, at most 8. */
     uint32_t service_threads;
     /**
      * Pages that may be on their way at once; each takes a page of pinned memory. 0 picks

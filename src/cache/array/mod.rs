@@ -40,7 +40,7 @@ pub struct ArrayConfig {
     pub page_bytes: u32,
     /// Device memory for pages, bytes; at least one page.
     pub device_bytes: u64,
-    /// Threads that serve kernels, at most 16. 0 picks half the processors, at most 4.
+    /// Threads that serve kernels, at most 16. 0 picks half the processors, at most 8.
     pub service_threads: u32,
     /// Pages that may be on their way at once, at most 65536 a thread. 0 picks 64 MiB worth.
     pub slots: u32,
@@ -102,7 +102,7 @@ impl ArrayConfig {
         let page_shift = self.page_bytes.trailing_zeros();
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let rings = match self.service_threads {
-            0 => (processors / 2).clamp(1, 4),
+            0 => (processors / 2).clamp(1, 8),
             given => given,
         };
         let slots = match u64::from(self.slots) {

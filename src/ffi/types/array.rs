@@ -19,7 +19,7 @@ pub struct gds_array_config_t {
     /// Device memory for pages, bytes; at least one page. 0 picks 64 MiB. The page table
     /// takes 8 bytes more for each page of the file.
     pub device_bytes: u64,
-    /// Threads that serve kernels, at most 16. 0 picks half the processors, at most 4.
+    /// Threads that serve kernels, at most 16. 0 picks half the processors, at most 8.
     pub service_threads: u32,
     /// Pages that may be on their way at once; each takes a page of pinned memory. 0 picks
     /// 64 MiB worth, 64 to 4096.
