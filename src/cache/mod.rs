@@ -2,8 +2,9 @@
 //!
 //! A hit searches the page table (`table`), pins the page by one atomic addition (`word`) and
 //! returns: no lock, no allocation, no system call. Everything else happens under the lock of one
-//! shard (`shard`): misses (`demand`), reads ahead (`ahead`), making room (`room`, with the policies
-//! in `policy`) and writing back (`write_back`, `flusher`). The lock is never held during I/O.
+//! shard (`shard`): misses (`demand`), reads ahead (`ahead`), making room (`room`, by `policy`) and
+//! writing back (`write_back`, `flusher`). The lock is never held during I/O. Arrays for kernels
+//! (`array`) have pages and a table of their own.
 //!
 //! Invariants: a pinned page does not move or go; a page is read by one thread while all others
 //! that want it sleep; a changed page goes only after it was written, and is never written twice
