@@ -387,6 +387,7 @@ fn config_of(given: &gds_reader_config_t) -> Outcome<ReaderConfig> {
         },
         chunk_bytes: given.chunk_bytes,
         memory,
+        given: Vec::new(),
         options: Options {
             path: policy_of(given.path).map_err(Failure::argument)?,
             checksum: switch("checksum", given.checksum)?,
