@@ -61,6 +61,7 @@ mod layout {
         "gds_ticket_t",
         "gds_reader_t",
         "gds_pipeline_t",
+        "gds_writer_t",
     ];
 
     /// src/ffi/types as one file, without what only a crate of many files needs.

@@ -1979,19 +1979,17 @@ GDS_API void gds_array_close(gds_array_t *array) GDS_NOEXCEPT;
 /** The size of a range that goes to the end of its file. */
 #define GDS_RANGE_TO_END 18446744073709551615ull
 
-/** What a buffer of a reader is doing. */
+/** What a buffer of a reader or writer is doing. */
 GDS_ENUM(gds_buffer_state_t) {
     /** Nothing. */
     GDS_BUFFER_STATE_IDLE = 0,
-    /** Bytes are on their way into it. */
+    /** Bytes are on their way into it. Of a writer: its user has it. */
     GDS_BUFFER_STATE_FILLING = 1,
     /** It holds a chunk that nobody has asked for yet. */
     GDS_BUFFER_STATE_READY = 2,
     /** Its user, or the user's stream, works on it. */
     GDS_BUFFER_STATE_PROCESSING = 3,
-    /**
-     * Its bytes are on their way to the file. No buffer of a reader is ever in this state.
-     */
+    /** Its bytes are on their way to the file. Of a writer only. */
     GDS_BUFFER_STATE_FLUSHING = 4,
 };
 
@@ -2001,7 +1999,10 @@ GDS_ENUM(gds_buffer_state_t) {
  */
 typedef struct gds_reader_t gds_reader_t;
 
-/** How a reader reads. Start from GDS_READER_CONFIG_INIT or gds_reader_config_init(). */
+/**
+ * How a reader reads, or a writer writes. Start from GDS_READER_CONFIG_INIT or
+ * gds_reader_config_init().
+ */
 typedef struct gds_reader_config_t {
     /** sizeof(gds_reader_config_t) as the caller compiled it. Set by the initializers. */
     uint32_t struct_size;
@@ -2229,6 +2230,120 @@ GDS_API void gds_reader_close(gds_reader_t *reader) GDS_NOEXCEPT;
 #define GDS_READER_CONFIG_INIT { sizeof(gds_reader_config_t), 2, 0, 0, 0, 0, 0 }
 #define GDS_CHUNK_INIT { sizeof(gds_chunk_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_READER_INFO_INIT { sizeof(gds_reader_info_t), 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== Writer ========================================================================== */
+
+/**
+ * Streams a few buffers into a file, one after the other. May be used from many threads at
+ * once.
+ */
+typedef struct gds_writer_t gds_writer_t;
+
+/** A buffer of a writer, to be filled. This struct never changes. */
+typedef struct gds_space_t {
+    /** Its first byte; a device address for device memory. */
+    uint64_t address;
+    /** Bytes that it holds. */
+    uint64_t size;
+    /** Which buffer it is, from 0. */
+    uint32_t buffer;
+    /** Zero. */
+    uint32_t reserved;
+} gds_space_t;
+
+/**
+ * Write a file from `offset` on, buffer by buffer. What is there is replaced, and the file
+ * grows.
+ *
+ * @param config      as for a reader; NULL for the standard one.
+ * @param writer_out  give it to gds_writer_close() once. Keeps the file.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field; GDS_STATUS_READ_ONLY;
+ *         GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_OUT_OF_DEVICE_MEMORY or
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY: ask for fewer or smaller buffers;
+ *         GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_writer_open(const gds_file_t *file, uint64_t offset,
+                             const gds_reader_config_t *config,
+                             gds_writer_t **writer_out) GDS_NOEXCEPT;
+
+/**
+ * Wait for a buffer that is idle. It is the caller's to fill until it is submitted.
+ *
+ * @param timeout_ms  longest wait, milliseconds; -1 is for ever, 0 only looks.
+ * @param space_out   the buffer.
+ * @return GDS_STATUS_PENDING: none within timeout_ms; why an earlier buffer could not be
+ *         written, as gds_write() answers it; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_writer_acquire(const gds_writer_t *writer, int64_t timeout_ms,
+                                gds_space_t *space_out) GDS_NOEXCEPT;
+
+/**
+ * Have the first `size` bytes of a buffer written after those that were submitted before.
+ * Returns at once.
+ *
+ * @param offset_out  where in the file they go, bytes. May be NULL.
+ * @return GDS_STATUS_INVALID_ARGUMENT: also for a buffer that is not out;
+ *         GDS_STATUS_OUT_OF_RANGE: more than it holds; the buffer stays the caller's then.
+ *         Why an earlier buffer could not be written: this one is not written either.
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_writer_submit(const gds_writer_t *writer, const gds_space_t *space,
+                               uint64_t size, uint64_t *offset_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_writer_submit(), after the work that is in a CUDA stream now, such as kernels that
+ * fill the buffer. Returns at once; the caller need not wait for the stream.
+ *
+ * @param stream      of the context's device; NULL is the default stream. On the host
+ *                    device the calling thread is the stream.
+ * @param offset_out  where in the file they go, bytes. May be NULL.
+ * @return GDS_STATUS_CUDA: the stream cannot be marked, and the buffer stays the caller's;
+ *         as gds_writer_submit().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_writer_submit_on(const gds_writer_t *writer, const gds_space_t *space,
+                                  uint64_t size, gds_cuda_stream_t stream,
+                                  uint64_t *offset_out) GDS_NOEXCEPT;
+
+/**
+ * Wait until all that was submitted is written. More may be submitted afterwards. Durable
+ * after gds_file_sync().
+ *
+ * @param bytes_out  bytes written so far. May be NULL.
+ * @return the failure nearest to the begin of the file, as gds_write() answers it, with its
+ *         offset: what was submitted before it is written, what came after it may be or
+ *         not.
+ *         GDS_STATUS_CUDA: also when the work of a stream failed;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_writer_finish(const gds_writer_t *writer,
+                               uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what one buffer of a writer is doing.
+ *
+ * @param buffer     from 0.
+ * @param state_out  a gds_buffer_state_t.
+ * @return GDS_STATUS_OUT_OF_RANGE: the writer has fewer buffers;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_writer_buffer_state(const gds_writer_t *writer, uint32_t buffer,
+                                     int32_t *state_out) GDS_NOEXCEPT;
+
+/**
+ * Close a writer. NULL and closed handles are fine.
+ *
+ * Waits until all that was submitted is written. What fails then is told to nobody: call
+ * gds_writer_finish() before.
+ */
+GDS_API void gds_writer_close(gds_writer_t *writer) GDS_NOEXCEPT;
 
 /* ==== Pipeline ======================================================================== */
 

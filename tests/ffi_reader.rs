@@ -15,6 +15,7 @@ use gds_rs::ffi::pipeline::*;
 use gds_rs::ffi::reader::*;
 use gds_rs::ffi::status::gds_status_t::{self, *};
 use gds_rs::ffi::types::*;
+use gds_rs::ffi::writer::*;
 use gds_rs::ffi::{buffer, config};
 
 /// A struct of C with nothing set.
@@ -537,4 +538,90 @@ fn a_pipeline_answers_misuse() {
         assert_eq!(gds_pipeline_wait_all(pipeline), GDS_STATUS_INVALID_HANDLE);
         assert_eq!(gds_pipeline_wait_all(null()), GDS_STATUS_INVALID_ARGUMENT);
     }
+}
+
+#[test]
+fn a_writer_writes_and_answers_misuse() {
+    let things = Things::new(100);
+    let path = things._folder.path("w");
+    let name = CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+    let (mut file, mut writer, mut bytes, mut state) = (null_mut(), null_mut(), 0, -1);
+    let mut space: gds_space_t = zeroed();
+    // SAFETY: live places and handles; buffers that are out are host memory.
+    unsafe {
+        let flags = 2 | 4;
+        ok(gds_file_open(
+            things.context,
+            name.as_ptr(),
+            flags,
+            &raw mut file,
+        ));
+        let read_only = gds_writer_open(things.file, 0, null(), &raw mut writer);
+        assert_eq!(read_only, GDS_STATUS_READ_ONLY);
+        let nowhere = gds_writer_open(file, 0, null(), null_mut());
+        assert_eq!(nowhere, GDS_STATUS_INVALID_ARGUMENT);
+        let mut settings = fresh!(gds_reader_config_t);
+        settings.chunk_bytes = 4096;
+        ok(gds_writer_open(
+            file,
+            3,
+            &raw const settings,
+            &raw mut writer,
+        ));
+        for index in 0..5u8 {
+            ok(gds_writer_acquire(writer, -1, &raw mut space));
+            assert_eq!((space.size, space.reserved), (4096, 0));
+            (space.address as *mut u8).write_bytes(index, 100);
+            let mut at = 0;
+            let place = &raw mut at;
+            ok(match index % 2 {
+                0 => gds_writer_submit(writer, &raw const space, 100, place),
+                _ => gds_writer_submit_on(writer, &raw const space, 100, null_mut(), place),
+            });
+            assert_eq!(at, 3 + u64::from(index) * 100);
+        }
+        ok(gds_writer_finish(writer, &raw mut bytes));
+        assert_eq!(bytes, 500);
+        let submit =
+            |space: *const gds_space_t, size| gds_writer_submit(writer, space, size, null_mut());
+        let twice = submit(&raw const space, 1);
+        assert_eq!(refused(twice, "is not out"), GDS_STATUS_INVALID_ARGUMENT);
+        assert_eq!(submit(null(), 1), GDS_STATUS_INVALID_ARGUMENT);
+        ok(gds_writer_acquire(writer, -1, &raw mut space));
+        assert_eq!(submit(&raw const space, 4097), GDS_STATUS_OUT_OF_RANGE);
+        ok(gds_writer_buffer_state(
+            writer,
+            space.buffer,
+            &raw mut state,
+        ));
+        assert_eq!(state, gds_buffer_state_t::GDS_BUFFER_STATE_FILLING as i32);
+        let none = gds_writer_buffer_state(writer, 2, &raw mut state);
+        assert_eq!(none, GDS_STATUS_OUT_OF_RANGE);
+        assert_eq!(
+            gds_writer_acquire(writer, -1, null_mut()),
+            GDS_STATUS_INVALID_ARGUMENT
+        );
+        let mut second = space;
+        ok(gds_writer_acquire(writer, -1, &raw mut second));
+        assert_eq!(
+            gds_writer_acquire(writer, 0, &raw mut second),
+            GDS_STATUS_PENDING
+        );
+        gds_writer_close(writer);
+        gds_writer_close(writer);
+        gds_writer_close(null_mut());
+        assert_eq!(
+            gds_writer_finish(writer, null_mut()),
+            GDS_STATUS_INVALID_HANDLE
+        );
+        gds_file_close(file);
+    }
+    let found = std::fs::read(path).expect("read back");
+    assert!(
+        found[3..]
+            .chunks(100)
+            .zip(0..)
+            .all(|(part, at)| part == [at; 100])
+    );
+    assert_eq!(found.len(), 503);
 }

@@ -25,6 +25,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("cache", &["types/cache.rs", "cache.rs"]),
     ("array", &["types/array.rs", "array.rs"]),
     ("reader", &["types/reader.rs", "reader.rs"]),
+    ("writer", &["types/writer.rs", "writer.rs"]),
     ("pipeline", &["types/pipeline.rs", "pipeline.rs"]),
     ("explain", &["explain.rs"]),
 ];

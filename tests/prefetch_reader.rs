@@ -157,6 +157,36 @@ fn pinned_memory_and_checksums_work_as_well() {
 }
 
 #[test]
+fn readers_may_share_memory_one_after_the_other() {
+    let folder = Folder::new();
+    let context = context();
+    let (path, data) = folder.file("v", 100_000);
+    let file = open(&context, &path);
+    let given: Vec<_> = (0..3).map(|_| alloc(&context, 8192)).collect();
+    let places: Vec<u64> = given.iter().map(gds_rs::engine::Buffer::address).collect();
+    for chunk_bytes in [0, 4096, 8192] {
+        let settings = ReaderConfig {
+            given: given.clone(),
+            ..config(0, chunk_bytes)
+        };
+        let reader = Reader::open(&file, &settings).expect("opens");
+        let mut got = Vec::new();
+        let bytes = reader.run(|chunk| {
+            assert_eq!(chunk.address, places[chunk.buffer as usize]);
+            got.extend_from_slice(look(chunk));
+            Ok(ControlFlow::Continue(()))
+        });
+        assert!(got == data && bytes.expect("read") == 100_000);
+    }
+    let too_small = ReaderConfig {
+        given,
+        ..config(2, 8193)
+    };
+    let error = Reader::open(&file, &too_small).expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+}
+
+#[test]
 fn no_more_buffers_are_in_flight_than_there_are() {
     let folder = Folder::new();
     let context = context();

@@ -35,3 +35,4 @@ pub mod ticket;
 pub mod transfer;
 pub mod types;
 pub mod version;
+pub mod writer;

@@ -368,7 +368,8 @@ pub(crate) fn end(message: &str) -> Failure {
     Failure::own(gds_status_t::GDS_STATUS_END, message)
 }
 
-fn config_of(given: &gds_reader_config_t) -> Outcome<ReaderConfig> {
+/// The choices of a reader or writer.
+pub(crate) fn config_of(given: &gds_reader_config_t) -> Outcome<ReaderConfig> {
     let memory = match given.memory {
         0 => MemoryKind::Device,
         kind if kind == Kind::GDS_MEMORY_DEVICE as i32 => MemoryKind::Device,
@@ -387,6 +388,7 @@ fn config_of(given: &gds_reader_config_t) -> Outcome<ReaderConfig> {
         },
         chunk_bytes: given.chunk_bytes,
         memory,
+        given: Vec::new(),
         options: Options {
             path: policy_of(given.path).map_err(Failure::argument)?,
             checksum: switch("checksum", given.checksum)?,
@@ -425,7 +427,8 @@ fn chunk_of(given: &gds_chunk_t) -> Chunk {
     }
 }
 
-fn state_to_c(state: BufferState) -> State {
+/// The state of the header.
+pub(crate) fn state_to_c(state: BufferState) -> State {
     match state {
         BufferState::Idle => State::GDS_BUFFER_STATE_IDLE,
         BufferState::Filling => State::GDS_BUFFER_STATE_FILLING,

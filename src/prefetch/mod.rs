@@ -1,7 +1,8 @@
 //! Reads what a program will want before it asks, and keeps storage busy while it works.
 //!
-//! `reader` streams files through a few device buffers, chunk by chunk; `pipeline` takes single
-//! requests, joins those that touch and moves them a bounded number at a time.
+//! `reader` streams files through a few device buffers, chunk by chunk, and `writer` the other
+//! way; `pipeline` takes single requests, joins those that touch and moves them a bounded number
+//! at a time.
 //!
 //! Nothing here touches device memory itself: bytes move through engine tickets alone. A buffer is
 //! filled again only after its user has let go of it, and no memory is given back while a transfer
@@ -15,9 +16,11 @@ mod streaming;
 
 pub mod pipeline;
 pub mod reader;
+pub mod writer;
 
 pub use chunks::Range;
 pub use pipeline::{Pipeline, PipelineConfig, PipelineInfo};
 pub use reader::Reader;
 pub use requests::{Callback, Done, Request};
 pub use streaming::{BufferState, Chunk, ReaderConfig, ReaderInfo};
+pub use writer::{Space, Writer, WriterConfig};

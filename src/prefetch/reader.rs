@@ -91,22 +91,17 @@ impl Reader {
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         };
         let context = first.file.context();
-        let chunk_bytes = match config.chunk_bytes {
-            0 => context.config().buffer_size,
-            bytes => bytes,
-        };
+        let chunk_bytes = config.chunk_of(&context);
         let plan = Plan::new(ranges, chunk_bytes)?;
         let size = plan.largest().max(1);
-        let count = config.buffers as usize;
-        let buffers: Result<Box<[Buffer]>> = (0..count)
-            .map(|_| context.alloc(config.memory, size))
-            .collect();
+        let buffers = config.memory_of(&context, size)?;
+        let count = buffers.len();
         let marks: Result<Box<[Mark]>> = (0..count).map(|_| context.mark()).collect();
         let shared = Shared {
             plan,
             chunk_bytes,
             options: config.options.clone(),
-            buffers: buffers?,
+            buffers,
             marks: marks?,
             state: Mutex::default(),
             changed: Condvar::new(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::base::limits;
-use crate::engine::{MemoryKind, Options, Path};
+use crate::engine::{Buffer, Context, MemoryKind, Options, Path};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Shortest and longest pause between two looks at the marks in streams.
@@ -41,6 +41,10 @@ pub struct ReaderConfig {
     pub chunk_bytes: u64,
     /// Device or pinned memory.
     pub memory: MemoryKind,
+    /// Memory to use in place of `buffers` new ones of `memory`: 2 to 64 buffers of the context,
+    /// each at least as large as a chunk. For many readers, one after the other. Nobody else uses
+    /// them until the reader is dropped.
+    pub given: Vec<Buffer>,
     /// How each chunk is transferred; deadline and stream must be left out.
     pub options: Options,
 }
@@ -51,6 +55,7 @@ impl Default for ReaderConfig {
             buffers: limits::STREAM_BUFFERS_MIN,
             chunk_bytes: 0,
             memory: MemoryKind::Device,
+            given: Vec::new(),
             options: Options::default(),
         }
     }
@@ -64,8 +69,11 @@ impl ReaderConfig {
     pub fn validate(&self) -> Result<()> {
         let broken = |text: String| Err(Error::new(ErrorKind::InvalidConfig, text));
         let (least, most) = (limits::STREAM_BUFFERS_MIN, limits::STREAM_BUFFERS_MAX);
-        if !(least..=most).contains(&self.buffers) {
-            let given = self.buffers;
+        let given = match self.given.len() {
+            0 => self.buffers,
+            count => u32::try_from(count).unwrap_or(u32::MAX),
+        };
+        if !(least..=most).contains(&given) {
             return broken(format!(
                 "buffers is {given}; it must be from {least} to {most}"
             ));
@@ -75,6 +83,13 @@ impl ReaderConfig {
             let given = self.chunk_bytes;
             return broken(format!(
                 "chunk_bytes is {given}; it must be 0 or from {least} to {most}"
+            ));
+        }
+        if let Some(small) = self.given.iter().find(|b| b.size() < self.chunk_bytes) {
+            return broken(format!(
+                "chunk_bytes is {} and a given buffer has {} bytes; give larger ones",
+                self.chunk_bytes,
+                small.size()
             ));
         }
         if !matches!(self.memory, MemoryKind::Device | MemoryKind::Pinned) {
@@ -89,6 +104,30 @@ impl ReaderConfig {
             );
         }
         Ok(())
+    }
+}
+
+impl ReaderConfig {
+    /// Bytes of a chunk.
+    pub(super) fn chunk_of(&self, context: &Context) -> u64 {
+        match self.chunk_bytes {
+            0 => {
+                let standard = context.config().buffer_size;
+                let given = self.given.iter().map(Buffer::size).min();
+                given.map_or(standard, |given| given.min(standard))
+            }
+            bytes => bytes,
+        }
+    }
+
+    /// The buffers, new ones of `size` bytes where none are given.
+    pub(super) fn memory_of(&self, context: &Context, size: u64) -> Result<Box<[Buffer]>> {
+        if !self.given.is_empty() {
+            return Ok(self.given.clone().into());
+        }
+        (0..self.buffers)
+            .map(|_| context.alloc(self.memory, size))
+            .collect()
     }
 }
 

@@ -9,14 +9,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::output::{Outcome, gigabytes_per_second, say, say_json, size_text};
-use super::super::{Global, parse_chunk, usage};
+use super::super::{Global, parse_chunk, pump, usage};
 use super::limit::{self, Limit};
 use super::{Bench, Cache, Case, Pattern, Prepared, report};
 use crate::base::crc::crc32c_join;
 use crate::base::limits;
 use crate::config::PathPolicy;
 use crate::device::MemoryKind;
-use crate::engine::Options;
+use crate::engine::{Buffer, Options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{OpenMode, Operation};
 use crate::prefetch::{Range, Reader, ReaderConfig};
@@ -135,13 +135,22 @@ pub(in crate::cli) fn measure(bench: &Bench<'_>, way: &Way) -> Outcome<Streamed>
         sync: true,
     };
     let prepared = bench.prepare(&case)?;
+    // Memory that was touched, as that of the bulk read.
+    let buffers: Result<Vec<Buffer>> = (0..way.buffers)
+        .map(|_| {
+            let buffer = bench.context().alloc(MemoryKind::Device, way.chunk_bytes)?;
+            pump::scrub(bench.context(), &buffer)?;
+            Ok(buffer)
+        })
+        .collect();
+    let buffers = buffers?;
     let mut found = Streamed::default();
     for run in 0..way.runs {
         for turn in 0..3 {
             match (run + turn) % 3 {
                 0 => found.bulk.0.push(bulk(&prepared)?),
-                1 => read(bench, way, false, &mut found)?,
-                _ => read(bench, way, true, &mut found)?,
+                1 => read(bench, way, &buffers, false, &mut found)?,
+                _ => read(bench, way, &buffers, true, &mut found)?,
             }
         }
         if way.with_limits {
@@ -157,9 +166,15 @@ fn bulk(prepared: &Prepared<'_>) -> Result<f64> {
 }
 
 /// One run of the reader.
-fn read(bench: &Bench<'_>, way: &Way, checked: bool, found: &mut Streamed) -> Result<()> {
+fn read(
+    bench: &Bench<'_>,
+    way: &Way,
+    buffers: &[Buffer],
+    checked: bool,
+    found: &mut Streamed,
+) -> Result<()> {
     let config = ReaderConfig {
-        buffers: way.buffers,
+        given: buffers.to_vec(),
         chunk_bytes: way.chunk_bytes,
         options: Options {
             checksum: Some(checked),

@@ -17,6 +17,7 @@ mod pipeline;
 mod reader;
 mod report;
 mod transfer;
+mod writer;
 
 pub use array::*;
 pub use batch::*;
@@ -30,3 +31,4 @@ pub use pipeline::*;
 pub use reader::*;
 pub use report::*;
 pub use transfer::*;
+pub use writer::*;

@@ -26,23 +26,24 @@ pub struct gds_range_t {
     pub size: u64,
 }
 
-/// What a buffer of a reader is doing.
+/// What a buffer of a reader or writer is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum gds_buffer_state_t {
     /// Nothing.
     GDS_BUFFER_STATE_IDLE = 0,
-    /// Bytes are on their way into it.
+    /// Bytes are on their way into it. Of a writer: its user has it.
     GDS_BUFFER_STATE_FILLING = 1,
     /// It holds a chunk that nobody has asked for yet.
     GDS_BUFFER_STATE_READY = 2,
     /// Its user, or the user's stream, works on it.
     GDS_BUFFER_STATE_PROCESSING = 3,
-    /// Its bytes are on their way to the file. No buffer of a reader is ever in this state.
+    /// Its bytes are on their way to the file. Of a writer only.
     GDS_BUFFER_STATE_FLUSHING = 4,
 }
 
-/// How a reader reads. Start from GDS_READER_CONFIG_INIT or gds_reader_config_init().
+/// How a reader reads, or a writer writes. Start from GDS_READER_CONFIG_INIT or
+/// gds_reader_config_init().
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct gds_reader_config_t {
