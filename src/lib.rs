@@ -12,6 +12,7 @@ pub mod error;
 pub mod ffi;
 pub mod io;
 pub mod metrics;
+pub mod prefetch;
 
 pub use config::{Config, Profile};
 pub use error::{Error, ErrorKind, Result};
