@@ -13,8 +13,10 @@
 pub mod pattern;
 pub mod predictor;
 pub mod queue;
+pub mod region;
 pub mod window;
 
 pub use pattern::{Detector, Pattern};
 pub use predictor::Predictor;
+pub use region::{Region, RegionConfig, RegionStats, Regions};
 pub use window::Window;
