@@ -10,13 +10,19 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod pattern;
+mod plan;
 pub mod predictor;
 pub mod queue;
 pub mod region;
+pub mod scheduler;
+pub mod target;
 pub mod window;
 
 pub use pattern::{Detector, Pattern};
 pub use predictor::Predictor;
 pub use region::{Region, RegionConfig, RegionStats, Regions};
+pub use scheduler::{PrefetchConfig, PrefetchStats, Prefetcher};
+pub use target::{Done, Presence, Target};
 pub use window::Window;

@@ -115,16 +115,21 @@ impl Detector {
         if follows * 10 > known * 8 {
             return Pattern::Sequential;
         }
+        let tolerance = self.chunk.unsigned_abs() / 10;
+        let is_stride = |stride: i64| {
+            let close = |step: &Step| step.delta.abs_diff(stride) < tolerance.max(1);
+            self.newest().filter(close).count() * 10 > known * 7
+        };
+        let common = majority(|| self.newest().map(|step| step.delta));
+        if let Some(stride) = common.filter(|stride| is_stride(*stride)) {
+            return Pattern::Strided { stride };
+        }
         let mut deltas: Vec<i64> = self.newest().map(|step| step.delta).collect();
         deltas.sort_unstable();
-        // A stride that most steps share lies in their middle, wherever odd steps stand: the
-        // first step may be one of those.
-        let stride = majority(|| deltas.iter().copied()).unwrap_or(deltas[known / 2]);
-        let tolerance = (self.chunk / 10).max(1);
-        let alike = deltas
-            .iter()
-            .filter(|delta| delta.abs_diff(stride) < tolerance.unsigned_abs());
-        if alike.count() * 10 > known * 7 {
+        // A stride that most steps come close to lies in their middle, wherever odd steps
+        // stand: the first step may be one of those.
+        let stride = deltas[known / 2];
+        if is_stride(stride) {
             return Pattern::Strided { stride };
         }
         deltas.dedup();

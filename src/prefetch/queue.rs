@@ -61,6 +61,8 @@ pub struct Queue {
     limit: usize,
     next: u64,
     dropped: u64,
+    /// The first offset of the pattern's that was too late.
+    given_up: Option<u64>,
 }
 
 impl Queue {
@@ -93,7 +95,7 @@ impl Queue {
     pub fn pop(&mut self, now: Instant, size: u64) -> Option<Request> {
         while let Some(mut first) = self.waiting.pop() {
             if first.request.deadline <= now {
-                self.dropped += 1;
+                self.give_up(&first.request);
                 continue;
             }
             let mut part = first.request.clone();
@@ -110,9 +112,30 @@ impl Queue {
 
     /// Drops and counts the requests whose deadline has passed.
     pub fn expire(&mut self, now: Instant) {
-        let before = self.waiting.len();
-        self.waiting.retain(|w| w.request.deadline > now);
-        self.dropped += (before - self.waiting.len()) as u64;
+        if self.next_deadline().is_none_or(|first| first > now) {
+            return;
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            if waiting.request.deadline > now {
+                self.waiting.push(waiting);
+            } else {
+                self.give_up(&waiting.request);
+            }
+        }
+    }
+
+    fn give_up(&mut self, request: &Request) {
+        self.dropped += 1;
+        if request.source == Source::Pattern {
+            let first = self.given_up.unwrap_or(u64::MAX);
+            self.given_up = Some(first.min(request.offset));
+        }
+    }
+
+    /// Where the pattern's requests that were too late begin, since this was last asked: what is
+    /// still wanted there has to be asked for again.
+    pub fn take_given_up(&mut self) -> Option<u64> {
+        self.given_up.take()
     }
 
     /// When the next request expires.
