@@ -57,6 +57,8 @@ mod layout {
         "gds_file_t",
         "gds_buffer_t",
         "gds_ticket_t",
+        "gds_region_set_t",
+        "gds_region_t",
     ];
 
     /// src/ffi/types as one file, without what only a crate of many files needs.

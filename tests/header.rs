@@ -22,6 +22,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("transfer", &["types/transfer.rs", "transfer.rs"]),
     ("ticket", &["ticket.rs"]),
     ("batch", &["types/batch.rs", "batch.rs"]),
+    ("region", &["types/region.rs", "region.rs"]),
     ("explain", &["explain.rs"]),
 ];
 

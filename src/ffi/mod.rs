@@ -26,6 +26,7 @@ pub mod error;
 pub mod explain;
 pub mod file;
 pub mod log;
+pub mod region;
 pub mod status;
 pub mod ticket;
 pub mod transfer;

@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod device;
 mod file;
+mod region;
 mod report;
 mod transfer;
 
@@ -20,5 +21,6 @@ pub use config::*;
 pub use context::*;
 pub use device::*;
 pub use file::*;
+pub use region::*;
 pub use report::*;
 pub use transfer::*;
