@@ -44,9 +44,9 @@
  *               library, and GDS_STATUS_POISONED can come from all that take a handle.
  *   Ownership   What *_open, *_from_fd, *_alloc, *_wrap, *_register, *_map, *_start,
  *               *_async and *_submit hand out is given back once, to the matching *_close,
- *               *_free, *_unregister, *_unmap or *_destroy. Those accept NULL and do nothing
- *               with a handle that was given back before. A child keeps its parent: the
- *               order does not matter.
+ *               *_free, *_unregister, *_unmap or *_destroy. Those accept NULL and do
+ *               nothing with a handle that was given back before. A child keeps its parent:
+ *               the order does not matter.
  *   Handles     A NULL, closed, foreign or mistyped handle is answered, not followed, with
  *               GDS_STATUS_INVALID_ARGUMENT (NULL) or GDS_STATUS_INVALID_HANDLE. A handle
  *               that was closed a few hundred closes ago may name a newer object.
