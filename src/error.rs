@@ -71,6 +71,8 @@ pub enum ErrorKind {
     FallbackForbidden,
     /// This build, device or file cannot do that.
     NotSupported,
+    /// Every page that could make room, or that should go, is held by somebody.
+    AllPinned,
     /// A fault inside the library.
     Internal,
 }

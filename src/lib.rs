@@ -5,6 +5,7 @@
 //! Rust API. Rooms use lower rooms only; `tests/layers.rs` enforces it.
 
 pub mod base;
+pub mod cache;
 pub mod config;
 pub mod device;
 pub mod engine;

@@ -1,5 +1,7 @@
 //! Every limit of the project, in one place.
 
+use std::time::Duration;
+
 /// Smallest staging buffer a configuration may ask for, bytes.
 pub const BUFFER_SIZE_MIN: u64 = 64 << 10;
 /// Largest staging buffer of one transfer thread, bytes.
@@ -36,6 +38,14 @@ pub const BATCH_ENTRIES_MAX: u64 = 16 << 20;
 pub const SEGMENTS_MAX: u64 = 1 << 20;
 /// Longest path or text that the ABI takes, bytes.
 pub const TEXT_MAX: usize = 1 << 20;
+/// Smallest page of a cache, bytes.
+pub const CACHE_PAGE_SIZE_MIN: u32 = 4 << 10;
+/// Largest page of a cache, bytes.
+pub const CACHE_PAGE_SIZE_MAX: u32 = 2 << 20;
+/// Most pages of one tier of a cache.
+pub const CACHE_PAGES_MAX: u64 = 1 << 29;
+/// Longest time that a changed page may wait for its write.
+pub const CACHE_FLUSH_DELAY_MAX: Duration = Duration::from_secs(3600);
 
 const _: () = assert!(BUFFER_SIZE_MIN.is_power_of_two() && BUFFER_SIZE_MAX.is_power_of_two());
 const _: () = assert!(ALIGNMENT_MIN.is_power_of_two() && ALIGNMENT_MAX.is_power_of_two());

@@ -80,6 +80,8 @@ pub enum gds_status_t {
     GDS_STATUS_FALLBACK_FORBIDDEN = 85,
     /// This build, device or file cannot do that.
     GDS_STATUS_NOT_SUPPORTED = 86,
+    /// Every page that could make room, or that should go, is held; release some.
+    GDS_STATUS_ALL_PINNED = 87,
     /// A fault inside the library.
     GDS_STATUS_INTERNAL = 98,
     /// The library panicked; the objects of the call answer GDS_STATUS_POISONED from here
@@ -133,6 +135,7 @@ const STRINGS: &[(S, &CStr)] = &[
         c"path unusable and fallback forbidden",
     ),
     (S::GDS_STATUS_NOT_SUPPORTED, c"not supported"),
+    (S::GDS_STATUS_ALL_PINNED, c"all pages pinned"),
     (S::GDS_STATUS_INTERNAL, c"internal error"),
     (S::GDS_STATUS_PANIC, c"internal panic"),
 ];
@@ -169,6 +172,7 @@ pub(crate) fn of_kind(kind: ErrorKind) -> gds_status_t {
         ErrorKind::Poisoned => S::GDS_STATUS_POISONED,
         ErrorKind::FallbackForbidden => S::GDS_STATUS_FALLBACK_FORBIDDEN,
         ErrorKind::NotSupported => S::GDS_STATUS_NOT_SUPPORTED,
+        ErrorKind::AllPinned => S::GDS_STATUS_ALL_PINNED,
         ErrorKind::Internal => S::GDS_STATUS_INTERNAL,
     }
 }
