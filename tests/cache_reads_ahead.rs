@@ -1,8 +1,8 @@
 //! Prefetch, warm-up lists, invalidation, and files that change under the cache.
 
-mod common;
 #[path = "common/cache.rs"]
 mod cached;
+mod common;
 
 use cached::*;
 use common::*;
@@ -18,7 +18,9 @@ fn prefetched_pages_are_found_and_counted() {
     let file = open(&context, &path);
     let cache = cache(&context, 64);
     drop(cache.get(&file, 3 * PAGE).expect("a page"));
-    let started = cache.prefetch(&file, PAGE + 1, u64::MAX - PAGE).expect("starts");
+    let started = cache
+        .prefetch(&file, PAGE + 1, u64::MAX - PAGE)
+        .expect("starts");
     assert_eq!(started, 19, "pages 1 to 20, of which 3 is there");
     until_arrived(&cache, 20);
     let reads = context.metrics().read.operations;
@@ -34,7 +36,12 @@ fn prefetched_pages_are_found_and_counted() {
     let stats = cache.stats();
     assert_eq!((stats.prefetched, stats.prefetch_hits), (19, 19));
     assert_eq!(cache.prefetch(&file, 0, 21 * PAGE).expect("page 0"), 1);
-    assert_eq!(cache.prefetch(&file, 21 * PAGE, PAGE).expect("past the end"), 0);
+    assert_eq!(
+        cache
+            .prefetch(&file, 21 * PAGE, PAGE)
+            .expect("past the end"),
+        0
+    );
 }
 
 #[test]
@@ -103,7 +110,9 @@ fn a_failed_prefetch_is_told_by_the_next_call_for_that_file() {
     let error = cache.prefetch(&file, 0, PAGE).expect_err("told");
     assert_eq!((error.kind(), error.errno()), (ErrorKind::Io, libc::EIO));
     fault.set_plan(FaultPlan::default());
-    let page = cache.get(&file, 5 * PAGE).expect("told once, and now it works");
+    let page = cache
+        .get(&file, 5 * PAGE)
+        .expect("told once, and now it works");
     assert!(look(&page, PAGE) == &data[5 * PAGE as usize..6 * PAGE as usize]);
 }
 
@@ -178,13 +187,20 @@ fn an_invalidated_range_is_read_again() {
     let mut now = std::fs::read(&path).expect("reads");
     now[4 * PAGE as usize..5 * PAGE as usize].fill(2);
     std::fs::write(&path, &now).expect("changes behind the cache");
-    assert_eq!(cache.invalidate(&file, 4 * PAGE + 1, 4 * PAGE).expect("went"), 5);
+    assert_eq!(
+        cache
+            .invalidate(&file, 4 * PAGE + 1, 4 * PAGE)
+            .expect("went"),
+        5
+    );
     let to = alloc(&context, 16 * PAGE);
     cache.read(&file, 0, &to, 0, 16 * PAGE).expect("reads");
     now[7 * PAGE as usize..8 * PAGE as usize].fill(1);
     assert!(bytes(&to) == now, "the change of page 7 was written first");
     let held = cache.get(&file, 2 * PAGE).expect("a page");
-    let error = cache.invalidate(&file, 0, u64::MAX).expect_err("one is held");
+    let error = cache
+        .invalidate(&file, 0, u64::MAX)
+        .expect_err("one is held");
     assert_eq!(error.kind(), ErrorKind::AllPinned);
     assert!(error.message().starts_with("1 pages"), "{error}");
     assert_eq!(cache.hot_ranges(&file), [(2 * PAGE, PAGE)]);
@@ -229,6 +245,8 @@ fn a_cache_that_goes_leaves_no_read_behind() {
     }
     let cache = cache(&context, 512);
     let to = alloc(&context, data.len() as u64);
-    cache.read(&file, 0, &to, 0, data.len() as u64).expect("reads");
+    cache
+        .read(&file, 0, &to, 0, data.len() as u64)
+        .expect("reads");
     assert!(bytes(&to) == data);
 }

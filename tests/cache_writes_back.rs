@@ -1,8 +1,8 @@
 //! Changed pages reach their files: when told, when due, when they have to go; and in order.
 
-mod common;
 #[path = "common/cache.rs"]
 mod cached;
+mod common;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -40,7 +40,9 @@ fn what_was_put_is_read_back_before_and_after_the_flush() {
         data[at..at + size].copy_from_slice(&new[start..start + size]);
     }
     assert_eq!(context.metrics().write.operations, 0, "nothing is due");
-    let got = cache.read(&file, 0, &to, 0, data.len() as u64).expect("reads");
+    let got = cache
+        .read(&file, 0, &to, 0, data.len() as u64)
+        .expect("reads");
     assert_eq!(got, data.len() as u64);
     assert!(bytes(&to) == data, "out of the cache");
     assert!(std::fs::read(&path).expect("reads") != data);
@@ -104,7 +106,11 @@ fn new_pages_are_written_without_having_been_read() {
     let page = PAGE as usize;
     assert_eq!(now.len(), 3 * page);
     for i in 0..3 {
-        assert!(now[i * page..(i + 1) * page].iter().all(|b| *b == i as u8 + 1));
+        assert!(
+            now[i * page..(i + 1) * page]
+                .iter()
+                .all(|b| *b == i as u8 + 1)
+        );
     }
     let reading = open(&context, &path);
     let error = cache.get_new(&reading, 0).expect_err("read-only");
@@ -153,7 +159,9 @@ fn a_dirty_page_is_written_before_it_goes() {
     let stats = cache.stats();
     assert_eq!((stats.dirty_evictions, stats.dirty), (56, 8));
     let to = alloc(&context, data.len() as u64);
-    cache.read(&file, 0, &to, 0, data.len() as u64).expect("reads");
+    cache
+        .read(&file, 0, &to, 0, data.len() as u64)
+        .expect("reads");
     assert!(bytes(&to) == data, "nothing was lost on the way");
     cache.flush(None).expect("flushed");
     assert!(std::fs::read(&path).expect("reads") == data);
@@ -185,7 +193,11 @@ fn a_changed_page_is_written_when_it_is_due_and_not_while_it_is_held() {
     until("the last one is written", || cache.stats().write_backs == 4);
     let now = std::fs::read(&path).expect("reads");
     assert!(now[..PAGE as usize].iter().all(|b| *b == 8));
-    assert!(now[PAGE as usize..4 * PAGE as usize].iter().all(|b| *b == 9));
+    assert!(
+        now[PAGE as usize..4 * PAGE as usize]
+            .iter()
+            .all(|b| *b == 9)
+    );
 }
 
 #[test]

@@ -24,5 +24,5 @@ pub use pattern::{Detector, Pattern};
 pub use predictor::Predictor;
 pub use region::{Region, RegionConfig, RegionStats, Regions};
 pub use scheduler::{PrefetchConfig, PrefetchStats, Prefetcher};
-pub use target::{Done, Presence, Target};
+pub use target::{CachedFile, Done, Presence, Target};
 pub use window::Window;

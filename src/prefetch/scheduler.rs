@@ -17,9 +17,11 @@ use parking_lot::Mutex;
 use super::pattern::Pattern;
 use super::plan::{Limits, Planner};
 use super::queue::{Request, Source};
-use super::target::{Done, Presence, Signals, Target};
+use super::target::{CachedFile, Done, Presence, Signals, Target};
 use crate::base::limits;
+use crate::cache::{Cache, Page};
 use crate::config::Config;
+use crate::engine::File;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a prefetcher works. `PrefetchConfig::default()` leaves all to the context.
@@ -104,7 +106,7 @@ impl PrefetchStats {
 /// Reads the pages of one file ahead of a program's accesses. May be used from many threads.
 ///
 /// Dropping it ends its thread; reads that are under way end by themselves.
-pub struct Prefetcher<T: Target> {
+pub struct Prefetcher<T: Target = CachedFile> {
     shared: Arc<Shared<T>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -254,6 +256,31 @@ impl<T: Target> Prefetcher<T> {
             queued: planner.queue.len() as u64,
             unused_pages: planner.ahead.unused(),
         }
+    }
+}
+
+impl Prefetcher {
+    /// A prefetcher of `file` in `cache`. What 0 in `config` stands for is that of the context of
+    /// the cache.
+    ///
+    /// # Errors
+    /// As `over`.
+    pub fn open(cache: &Cache, file: &File, config: PrefetchConfig) -> Result<Self> {
+        let target = CachedFile::new(cache, file);
+        Self::over(target, cache.context().config(), config)
+    }
+
+    /// Records an access of the page that holds `offset`, and pins the page as `Cache::get`.
+    ///
+    /// # Errors
+    /// As `Cache::get`; what went wrong with an earlier read ahead of this file, once.
+    pub fn get(&self, offset: u64) -> Result<Page> {
+        let page = self.shared.limits.page;
+        self.record(offset / page * page, page);
+        if let Some(error) = self.take_failure() {
+            return Err(error);
+        }
+        self.shared.target.get(offset)
     }
 }
 

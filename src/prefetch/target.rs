@@ -1,21 +1,15 @@
-//! What a prefetcher reads into.
+//! What a prefetcher reads into: pages of one file, in a cache or in anything that behaves like
+//! one.
 
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::Result;
+pub use crate::cache::Presence;
 
-/// Where a page of the file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// In storage only.
-    Absent,
-    /// On its way.
-    Reading,
-    /// In memory.
-    Resident,
-}
+use crate::cache::{Cache, Page};
+use crate::engine::File;
+use crate::error::Result;
 
 /// Pages of one file that can be read ahead: a cache, or anything that behaves like one.
 pub trait Target: Send + Sync + 'static {
@@ -110,5 +104,65 @@ impl Drop for Done {
     fn drop(&mut self) {
         self.signals.inbox.lock().finished.push(self.number);
         self.signals.changed.notify_one();
+    }
+}
+
+/// One file in a page cache.
+#[derive(Debug, Clone)]
+pub struct CachedFile {
+    cache: Cache,
+    file: File,
+}
+
+impl CachedFile {
+    /// `file` in `cache`.
+    #[must_use]
+    pub fn new(cache: &Cache, file: &File) -> Self {
+        Self {
+            cache: cache.clone(),
+            file: file.clone(),
+        }
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// As `Cache::get` of the file.
+    ///
+    /// # Errors
+    /// As `Cache::get`.
+    pub fn get(&self, offset: u64) -> Result<Page> {
+        self.cache.get(&self.file, offset)
+    }
+}
+
+impl Target for CachedFile {
+    fn page_size(&self) -> u64 {
+        self.cache.config().page_size.into()
+    }
+
+    fn capacity(&self) -> u64 {
+        self.cache.frames()
+    }
+
+    fn file_size(&self) -> Result<u64> {
+        self.file.size()
+    }
+
+    fn presence(&self, offset: u64) -> Presence {
+        self.cache.presence(&self.file, offset)
+    }
+
+    fn start(&self, offset: u64, size: u64, done: Done) -> Result<u64> {
+        self.cache.prefetch_with(&self.file, offset, size, done)
     }
 }
