@@ -207,6 +207,8 @@ GDS_ENUM(gds_status_t) {
     GDS_STATUS_FALLBACK_FORBIDDEN = 85,
     /** This build, device or file cannot do that. */
     GDS_STATUS_NOT_SUPPORTED = 86,
+    /** Every page that could make room, or that should go, is held; release some. */
+    GDS_STATUS_ALL_PINNED = 87,
     /** A fault inside the library. */
     GDS_STATUS_INTERNAL = 98,
     /**
@@ -1536,14 +1538,14 @@ gds_status_t gds_region_set_stats(const gds_region_set_t *set,
  * Map a range of a file to device memory, contiguous, and hold it there. Blocks while it is
  * read.
  *
- * Any offset and size are taken. The same range of the same file, by whatever handle, is the
- * same memory and is not read again; a range inside a mapped one is a view of it. Ranges
- * that overlap otherwise have a copy each: what is dirty in the one is written before the
- * other is read, and bytes in both cannot be marked dirty while both are held. Where the
- * limit is reached, regions that nobody holds make room, the least recently used first;
- * dirty ones are written before.
+ * Any offset and size are taken. The same range of the same file, by whatever handle, is
+ * the same memory and is not read again; a range inside a mapped one is a view of it.
+ * Ranges that overlap otherwise have a copy each: what is dirty in the one is written
+ * before the other is read, and bytes in both cannot be marked dirty while both are held.
+ * Where the limit is reached, regions that nobody holds make room, the least recently used
+ * first; dirty ones are written before.
  *
- * @param file        of the context of the set; open for writing if it is to be marked dirty.
+ * @param file        of the context of the set; open for writing if it is to be marked.
  * @param size        bytes, at least 1. Behind the end of the file they are zero.
  * @param region_out  give it to gds_region_unmap() once. Keeps the set and the file.
  * @return GDS_STATUS_OUT_OF_DEVICE_MEMORY: it does not fit beside what is held, the message

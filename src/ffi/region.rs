@@ -179,14 +179,14 @@ pub unsafe extern "C" fn gds_region_set_stats(
 /// Map a range of a file to device memory, contiguous, and hold it there. Blocks while it is
 /// read.
 ///
-/// Any offset and size are taken. The same range of the same file, by whatever handle, is the
-/// same memory and is not read again; a range inside a mapped one is a view of it. Ranges
-/// that overlap otherwise have a copy each: what is dirty in the one is written before the
-/// other is read, and bytes in both cannot be marked dirty while both are held. Where the
-/// limit is reached, regions that nobody holds make room, the least recently used first;
-/// dirty ones are written before.
+/// Any offset and size are taken. The same range of the same file, by whatever handle, is
+/// the same memory and is not read again; a range inside a mapped one is a view of it.
+/// Ranges that overlap otherwise have a copy each: what is dirty in the one is written
+/// before the other is read, and bytes in both cannot be marked dirty while both are held.
+/// Where the limit is reached, regions that nobody holds make room, the least recently used
+/// first; dirty ones are written before.
 ///
-/// @param file        of the context of the set; open for writing if it is to be marked dirty.
+/// @param file        of the context of the set; open for writing if it is to be marked.
 /// @param size        bytes, at least 1. Behind the end of the file they are zero.
 /// @param region_out  give it to gds_region_unmap() once. Keeps the set and the file.
 /// @return GDS_STATUS_OUT_OF_DEVICE_MEMORY: it does not fit beside what is held, the message
