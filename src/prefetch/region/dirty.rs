@@ -83,13 +83,16 @@ mod tests {
 
     #[test]
     fn ranges_that_touch_become_one() {
-        let list = |ranges: &[Range<u64>]| set(ranges).iter().collect::<Vec<_>>();
-        assert_eq!(list(&[5..9, 0..3]), [0..3, 5..9]);
-        assert_eq!(list(&[0..3, 3..5]), [0..5]);
-        assert_eq!(list(&[3..5, 0..3]), [0..5]);
-        assert_eq!(list(&[0..2, 4..6, 8..9, 1..8]), [0..9]);
-        assert_eq!(list(&[0..9, 2..3]), [0..9]);
-        assert_eq!(list(&[4..4]), []);
+        let list = |ranges: &[Range<u64>]| {
+            let ends = |r: Range<u64>| (r.start, r.end);
+            set(ranges).iter().map(ends).collect::<Vec<_>>()
+        };
+        assert_eq!(list(&[5..9, 0..3]), [(0, 3), (5, 9)]);
+        assert_eq!(list(&[0..3, 3..5]), [(0, 5)]);
+        assert_eq!(list(&[3..5, 0..3]), [(0, 5)]);
+        assert_eq!(list(&[0..2, 4..6, 8..9, 1..8]), [(0, 9)]);
+        assert_eq!(list(&[0..9, 2..3]), [(0, 9)]);
+        assert_eq!(list(&[4..4, 7..7]), []);
     }
 
     #[test]

@@ -491,7 +491,8 @@ fn write_inside(file: &File, buffer: &Buffer, start: u64, range: &Range<u64>) ->
     if end < range.end {
         let path = file.path();
         let text = format!(
-            "write a region's bytes {} to {} of {}: the file has become {size} bytes long; the              bytes behind that are kept: extend the file and flush again, or discard them",
+            "write a region's bytes {} to {} of {}: the file has become {size} bytes long; the \
+             bytes behind that are kept: extend the file and flush again, or discard them",
             range.start,
             range.end,
             path.display()
