@@ -53,10 +53,13 @@ mod layout {
 
     /// Types that C sees by name alone.
     const OPAQUE: &[&str] = &[
+        "gds_array_t",
+        "gds_cache_t",
         "gds_context_t",
         "gds_file_t",
         "gds_buffer_t",
         "gds_ticket_t",
+        "gds_prefetch_t",
         "gds_region_set_t",
         "gds_region_t",
     ];

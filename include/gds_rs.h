@@ -1385,6 +1385,784 @@ GDS_NODISCARD GDS_API
 gds_status_t gds_batch_results(const gds_ticket_t *ticket, uint64_t first, uint64_t count,
                                gds_completion_t *results_out) GDS_NOEXCEPT;
 
+/* ==== Page cache ====================================================================== */
+
+/** Which page goes when room is needed. */
+GDS_ENUM(gds_cache_policy_t) {
+    /**
+     * Recency and filtered admission compete, and the better one leads: good on most
+     * patterns, bad on none.
+     */
+    GDS_CACHE_POLICY_DUELING = 0,
+    /** A second chance for what was used since the hand came by. */
+    GDS_CACHE_POLICY_CLOCK = 1,
+    /** The least recently used. Costs a lock at every hit. */
+    GDS_CACHE_POLICY_LRU = 2,
+};
+
+/**
+ * Pages of files in device memory. May be used from many threads at once. Made by
+ * gds_cache_open(), given back to gds_cache_close().
+ */
+typedef struct gds_cache_t gds_cache_t;
+
+/**
+ * How a cache is set up. Start from GDS_CACHE_CONFIG_INIT or gds_cache_config_init().
+ * Where a field says "0 picks", 0 stands for that value.
+ */
+typedef struct gds_cache_config_t {
+    /** sizeof(gds_cache_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /** Bytes of a page: a power of two, 4 KiB to 2 MiB. 0 picks 64 KiB. */
+    uint32_t page_bytes;
+    /** Device memory for pages, bytes; at least one page. 0 picks 256 MiB. */
+    uint64_t device_bytes;
+    /** Pinned host memory for pages that had to leave the device, bytes; 0: none. */
+    uint64_t host_bytes;
+    /** Device memory that the pages of one file may take, bytes; 0: no limit. */
+    uint64_t file_limit_bytes;
+    /**
+     * How long a changed page may wait for its write, milliseconds, at most an hour. 0
+     * picks 500.
+     */
+    uint32_t flush_delay_ms;
+    /**
+     * Changed pages, percent of all, from which on they are written at once; 1 to 100. 0
+     * picks 25.
+     */
+    uint32_t dirty_percent;
+    /** Which page goes when room is needed, a gds_cache_policy_t. */
+    int32_t policy;
+    /** Zero. */
+    uint32_t reserved;
+} gds_cache_config_t;
+
+/**
+ * A page that is held: it stays where it is until it is released. This struct never
+ * changes. A copy is the same hold: release one of them, once.
+ */
+typedef struct gds_page_t {
+    /**
+     * Its first byte, a device address. Aligned to the page size within the cache's
+     * memory. NULL: no page.
+     */
+    void *address;
+    /** Where it is in the file, bytes: a multiple of the page size. */
+    uint64_t offset_bytes;
+    /**
+     * Bytes of it that are the file's: the page size, less at the end of the file, 0 past
+     * it. The rest of the page is zero.
+     */
+    uint64_t size_bytes;
+    /** For the library. 0: no page. */
+    uint64_t token;
+} gds_page_t;
+
+/** A range of a file in a warm-up list. This struct never changes. */
+typedef struct gds_cache_range_t {
+    /** Where it begins, bytes. */
+    uint64_t offset;
+    /** Bytes. */
+    uint64_t size;
+} gds_cache_range_t;
+
+/** What a cache has counted, and what is in it. Start from GDS_CACHE_STATS_INIT. */
+typedef struct gds_cache_stats_t {
+    /** sizeof(gds_cache_stats_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Pages that were asked for and there. */
+    uint64_t hits;
+    /** Pages that were asked for and not there. */
+    uint64_t misses;
+    /** Pages that were asked for while they were being read for somebody else. */
+    uint64_t waits;
+    /** Pages that went to make room. */
+    uint64_t evictions;
+    /** Of these, those that had to be written first. */
+    uint64_t dirty_evictions;
+    /** Pages written to files. */
+    uint64_t write_backs;
+    /** Bytes written to files. */
+    uint64_t bytes_written;
+    /** Reads of pages started ahead. */
+    uint64_t prefetched;
+    /** Pages read ahead that were used. */
+    uint64_t prefetch_hits;
+    /** Pages read ahead that went without having been used. */
+    uint64_t prefetch_wasted;
+    /** Calls that found no page to make room with. */
+    uint64_t all_pinned;
+    /** Misses that were served from host memory. */
+    uint64_t host_hits;
+    /** Pages that moved from the device to host memory. */
+    uint64_t host_demotions;
+    /** Pages that could not be read. */
+    uint64_t read_errors;
+    /** Pages that could not be written; their data was kept. */
+    uint64_t write_errors;
+    /** Pages that the device tier has room for. */
+    uint64_t frames;
+    /** Pages in the device tier. */
+    uint64_t resident;
+    /** Of these, held. */
+    uint64_t pinned;
+    /** Of these, changed and not written yet. */
+    uint64_t dirty;
+    /** Pages in the host tier. */
+    uint64_t host_pages;
+} gds_cache_stats_t;
+
+/**
+ * Fill a cache's configuration with its defaults, as GDS_CACHE_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_cache_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Open a page cache. All of its device and pinned memory is taken now.
+ *
+ * It serves the files of its context. Two opens of one file share their pages. Changes that
+ * are made to a file past the cache are seen after gds_cache_invalidate() only.
+ *
+ * @param config     NULL: as GDS_CACHE_CONFIG_INIT.
+ * @param cache_out  give it to gds_cache_close() once. Keeps the context.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field;
+ *         GDS_STATUS_OUT_OF_DEVICE_MEMORY; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_open(const gds_context_t *context, const gds_cache_config_t *config,
+                            gds_cache_t **cache_out) GDS_NOEXCEPT;
+
+/**
+ * Close a cache. NULL and closed handles are fine.
+ *
+ * Changed pages are written once more; where that may fail, call gds_cache_flush() before.
+ * Release every page before: one that is still held stays valid, and keeps the memory of
+ * the cache until the process ends.
+ */
+GDS_API void gds_cache_close(gds_cache_t *cache) GDS_NOEXCEPT;
+
+/**
+ * Hold the page of a file that has the byte at an offset; read it where it is absent.
+ *
+ * A page that is there costs no system call, lock or allocation. An absent one is read and
+ * waited for; threads that want the same page wait for that one read. The bytes are in
+ * place for every stream when the call returns. Kernels that use the page must be done
+ * before it is released.
+ *
+ * @param offset    any byte of the page. Past the end of the file the page has size_bytes
+ *         0.
+ * @param page_out  give it to gds_cache_release() once.
+ * @return GDS_STATUS_ALL_PINNED: no page can make room, release some;
+ *         GDS_STATUS_OUT_OF_RANGE; what gds_read() answers; what went wrong earlier for
+ *         this file in the background (reads ahead, delayed writes) and was told by no call
+ *         yet; GDS_STATUS_INVALID_ARGUMENT: NULL, or the file belongs to another context;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_get(const gds_cache_t *cache, const gds_file_t *file,
+                           uint64_t offset, gds_page_t *page_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_cache_get(), for a page that will be overwritten whole: nothing is read, and the
+ * page is dirty and as long as a page from the start.
+ *
+ * Until it is overwritten its bytes are undefined, for other holders too. The file grows to
+ * the end of the page when it is written.
+ *
+ * @param page_out  give it to gds_cache_release() once.
+ * @return as gds_cache_get(), and GDS_STATUS_READ_ONLY.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_get_new(const gds_cache_t *cache, const gds_file_t *file,
+                               uint64_t offset, gds_page_t *page_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_cache_get(), but only if the page is there: never reads, never waits.
+ *
+ * @param page_out  address NULL and token 0: it is not there. Else give it to
+ *                  gds_cache_release() once.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_try_get(const gds_cache_t *cache, const gds_file_t *file,
+                               uint64_t offset, gds_page_t *page_out) GDS_NOEXCEPT;
+
+/**
+ * Release a page, from any thread. It may go from now on, and its changes may be written.
+ *
+ * @param page  as a gds_cache_get*() filled it; set to "no page". No page is fine.
+ * @return GDS_STATUS_INVALID_ARGUMENT: NULL, released before, or of another cache, as far
+ *         as can be told: while somebody else holds the page it cannot;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_API gds_status_t gds_cache_release(const gds_cache_t *cache,
+                                       gds_page_t *page) GDS_NOEXCEPT;
+
+/**
+ * Say that the bytes of a page were changed, or will be while it is held.
+ *
+ * They are written when the page is released and due (flush_delay_ms), has to go, or is
+ * flushed. Only its size_bytes are written: gds_cache_put() and gds_cache_get_new() extend
+ * a file.
+ *
+ * @param page  held.
+ * @return GDS_STATUS_READ_ONLY: no open of the file that this page was asked for by may
+ *         write; GDS_STATUS_INVALID_ARGUMENT: NULL or not held; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_mark_dirty(const gds_cache_t *cache,
+                                  const gds_page_t *page) GDS_NOEXCEPT;
+
+/**
+ * Copy bytes of a buffer into the pages of a range of a file, and mark them dirty.
+ *
+ * Pages that are touched in part are read first. The file grows where needed, when the
+ * pages are written. The bytes are taken when the call returns; work that is queued on CUDA
+ * streams and makes them must be done before.
+ *
+ * @param buffer  device or pinned memory; on a GPU not pageable memory.
+ * @return as gds_cache_get(); GDS_STATUS_READ_ONLY; GDS_STATUS_OUT_OF_RANGE: the range
+ *         passes the buffer's end; GDS_STATUS_INVALID_POINTER: pageable memory;
+ *         GDS_STATUS_CUDA. Pages before the one that failed are changed.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_put(const gds_cache_t *cache, const gds_file_t *file,
+                           uint64_t offset, const gds_buffer_t *buffer,
+                           uint64_t buffer_offset, uint64_t size) GDS_NOEXCEPT;
+
+/**
+ * Copy bytes of a file to a buffer through the cache; absent pages are read and kept.
+ *
+ * @param buffer     device or pinned memory; on a GPU not pageable memory.
+ * @param bytes_out  bytes that arrived, fewer than size at the end of the file. May be
+ *         NULL.
+ * @return as gds_cache_get(); GDS_STATUS_OUT_OF_RANGE: the range passes the buffer's end;
+ *         GDS_STATUS_INVALID_POINTER: pageable memory; GDS_STATUS_CUDA. The bytes of the
+ *         buffer are undefined then.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_read(const gds_cache_t *cache, const gds_file_t *file,
+                            uint64_t offset, const gds_buffer_t *buffer,
+                            uint64_t buffer_offset, uint64_t size,
+                            uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Start to read the absent pages of a range, up to the end of the file. Does not wait.
+ *
+ * Takes no page that is held or changed, and at most half of all pages in one call. An
+ * error of these reads is answered by the next call for this file.
+ *
+ * @param size       bytes; UINT64_MAX: to the end of the file.
+ * @param pages_out  pages that were started. May be NULL.
+ * @return GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_IO; what went wrong earlier for this file;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_prefetch(const gds_cache_t *cache, const gds_file_t *file,
+                                uint64_t offset, uint64_t size,
+                                uint64_t *pages_out) GDS_NOEXCEPT;
+
+/**
+ * Write the changed pages of a file, or of all, and wait. Not durable before
+ * gds_file_sync().
+ *
+ * The pages of a file go in ascending order: 32 side by side, the next after these. A page
+ * that is held may be changing: it is written as it is, and again later.
+ *
+ * @param file       NULL: all files.
+ * @param bytes_out  bytes written. May be NULL.
+ * @return GDS_STATUS_IO, GDS_STATUS_NO_SPACE, what gds_write() answers: the first failure;
+ *         the data is kept and will be written again. What went wrong earlier for this
+ *         file; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_flush(const gds_cache_t *cache, const gds_file_t *file,
+                             uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Drop the pages of a range, so that they are read again when they are next asked for.
+ * Changed ones are written first.
+ *
+ * @param size       bytes; UINT64_MAX: to the end of the file.
+ * @param pages_out  pages that went. May be NULL.
+ * @return GDS_STATUS_ALL_PINNED: some are held, all others went; as gds_cache_flush():
+ *         nothing went.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_invalidate(const gds_cache_t *cache, const gds_file_t *file,
+                                  uint64_t offset, uint64_t size,
+                                  uint64_t *pages_out) GDS_NOEXCEPT;
+
+/**
+ * Read the absent pages of a list of ranges and wait for them, as at the start of a program
+ * that saved what gds_cache_hot_ranges() told. Stops before it drops what it has just read.
+ *
+ * @param ranges     at most 1,048,576.
+ * @param pages_out  pages that were read. May be NULL.
+ * @return as gds_cache_get(); GDS_STATUS_OUT_OF_RANGE also for too many ranges.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_warm(const gds_cache_t *cache, const gds_file_t *file,
+                            const gds_cache_range_t *ranges, uint64_t count,
+                            uint64_t *pages_out) GDS_NOEXCEPT;
+
+/**
+ * Tell which ranges of a file are in device memory now, in ascending order, adjacent pages
+ * joined.
+ *
+ * @param capacity    ranges that `ranges_out` has room for; 0 only counts.
+ * @param ranges_out  filled as far as it goes. May be NULL when capacity is 0.
+ * @param count_out   ranges that there are, which may be more than capacity.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_hot_ranges(const gds_cache_t *cache, const gds_file_t *file,
+                                  uint64_t capacity, gds_cache_range_t *ranges_out,
+                                  uint64_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a cache has counted. Looks at every page once: not for hot paths.
+ *
+ * @param stats_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_cache_stats(const gds_cache_t *cache,
+                             gds_cache_stats_t *stats_out) GDS_NOEXCEPT;
+
+#define GDS_CACHE_CONFIG_INIT                                                              \
+    { sizeof(gds_cache_config_t), 65536, 268435456, 0, 0, 500, 25,                         \
+      GDS_CACHE_POLICY_DUELING, 0 }
+#define GDS_CACHE_STATS_INIT                                                               \
+    { sizeof(gds_cache_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
+      0, 0 }
+
+/* ==== Arrays for kernels ============================================================== */
+
+/** Set in gds_array_view_t.flags: kernels may write. */
+#define GDS_ARRAY_WRITABLE 1
+
+/** Set in gds_array_view_t.flags: kernels count hits. */
+#define GDS_ARRAY_COUNT_HITS 2
+
+/**
+ * A file as an array in device memory, for kernels (gds_rs.cuh). May be used from many
+ * threads at once. Made by gds_array_open(), given back to gds_array_close().
+ */
+typedef struct gds_array_t gds_array_t;
+
+/**
+ * How an array is set up. Start from GDS_ARRAY_CONFIG_INIT or gds_array_config_init().
+ * Where a field says "0 picks", 0 stands for that value.
+ */
+typedef struct gds_array_config_t {
+    /** sizeof(gds_array_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /** Bytes of a page: a power of two, 4 KiB to 2 MiB. 0 picks 4096. */
+    uint32_t page_bytes;
+    /**
+     * Device memory for pages, bytes; at least one page. 0 picks 64 MiB. The page table
+     * takes 8 bytes more for each page of the file.
+     */
+    uint64_t device_bytes;
+    /** Threads that serve kernels, at most 16. 0 picks half the processors, at most 4. */
+    uint32_t service_threads;
+    /**
+     * Pages that may be on their way at once; each takes a page of pinned memory. 0 picks
+     * 64 MiB worth, 64 to 4096.
+     */
+    uint32_t slots;
+    /**
+     * How long a warp waits while all frames are pinned, milliseconds, at most an hour. 0
+     * picks 30,000.
+     */
+    uint32_t wait_ms;
+    /** 1: kernels may write; the file is open for it. 0: not. */
+    uint32_t writable;
+    /** 1: kernels count hits, at the price of an atomic operation each. 0: not. */
+    uint32_t count_hits;
+    /** Zero. */
+    uint32_t reserved;
+} gds_array_config_t;
+
+/**
+ * What a kernel gets by value. Made by gds_array_acquire(); only gds_rs.cuh looks inside.
+ */
+typedef struct gds_array_view_t {
+    /** sizeof(gds_array_view_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Bytes of a page, as a power of two. */
+    uint32_t page_shift;
+    /** Bytes of the array. */
+    uint64_t size_bytes;
+    /** Device memory: a word for each page. */
+    uint64_t words;
+    /** Device memory: a word for each frame, whose it is. */
+    uint64_t owners;
+    /** Device memory: 4 bytes for each frame, whether it differs from the file. */
+    uint64_t dirty;
+    /** Device memory: the frames. */
+    uint64_t frames;
+    /** Device memory: clock, errors, counters, rings. */
+    uint64_t control;
+    /** Device memory: 4 bytes for each slot. */
+    uint64_t slots;
+    /** Pinned memory: requests. */
+    uint64_t requests;
+    /** Pinned memory: completions. */
+    uint64_t completions;
+    /** Pinned memory: a page for each slot. */
+    uint64_t staging;
+    /** Pinned memory: not 0 when nobody answers. */
+    uint64_t host;
+    /** How long a warp waits for a frame, nanoseconds. */
+    uint64_t wait_ns;
+    /** Frames. */
+    uint32_t frame_count;
+    /** Rings. */
+    uint32_t ring_count;
+    /** Slots of a ring, as a power of two. */
+    uint32_t ring_shift;
+    /** GDS_ARRAY_WRITABLE, GDS_ARRAY_COUNT_HITS. */
+    uint32_t flags;
+} gds_array_view_t;
+
+/** What an array has done since it was opened. */
+typedef struct gds_array_stats_t {
+    /** sizeof(gds_array_stats_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Look-ups that found their page, if count_hits was set. */
+    uint64_t hits;
+    /** Pages that kernels asked the host for. */
+    uint64_t misses;
+    /** Look-ups that found another warp bringing their page. */
+    uint64_t waits;
+    /** Pages that made room for others. */
+    uint64_t evictions;
+    /** Dirty pages that were written to make room. */
+    uint64_t write_backs;
+    /** Pages that device memory holds at once. */
+    uint64_t frames;
+    /** Pages that differ from the file now. */
+    uint64_t dirty;
+    /** Device memory of the page table, bytes. */
+    uint64_t table_bytes;
+    /** Pinned memory, bytes. */
+    uint64_t pinned_bytes;
+} gds_array_stats_t;
+
+/**
+ * Fill an array's configuration with its defaults, as GDS_ARRAY_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_array_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Open a file, as long as it is now, as an array for kernels. Nothing is read yet.
+ *
+ * Keeps the file and its context. Pages that kernels use stay in device memory, up to
+ * device_bytes; kernels bring what is missing by themselves, see gds_rs.cuh.
+ *
+ * @param config     struct_size set, or NULL for the defaults.
+ * @param array_out  give it to gds_array_close() once.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field; GDS_STATUS_READ_ONLY: the
+ *         file is not open for what the array needs; GDS_STATUS_OUT_OF_DEVICE_MEMORY;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_OUT_OF_RANGE: too many pages;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_open(const gds_file_t *file, const gds_array_config_t *config,
+                            gds_array_t **array_out) GDS_NOEXCEPT;
+
+/**
+ * Let kernels use an array: until the matching gds_array_release(), threads of the library
+ * look for their requests, which takes processor time.
+ *
+ * @param view_out  struct_size set. Goes to kernels by value; valid until the release.
+ * @return what could not be written back after a service thread had died;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_acquire(const gds_array_t *array,
+                               gds_array_view_t *view_out) GDS_NOEXCEPT;
+
+/**
+ * Wait until a stream has done what is in it, end the use of an array, and tell the first
+ * thing that went wrong in kernels.
+ *
+ * gds_last_error() has the offset in the file. What kernels wrote is in device memory until
+ * it makes room for other pages, or gds_array_flush().
+ *
+ * @param stream  where the kernels run; NULL is the default stream. Ignored on the host
+ *                device, whose "kernels" must have ended.
+ * @return GDS_STATUS_OUT_OF_RANGE: a kernel passed the end of the array;
+ *         GDS_STATUS_READ_ONLY: it wrote, and the array is not writable;
+ *         GDS_STATUS_ALL_PINNED: no frame became free for wait_ms; GDS_STATUS_FILE_CHANGED:
+ *         the file became shorter; GDS_STATUS_POISONED: a thread that serves kernels died,
+ *         the next gds_array_acquire() starts anew; what a read or write answers;
+ *         GDS_STATUS_INVALID_ARGUMENT: not acquired; GDS_STATUS_CUDA: the caller's work
+ *         failed; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_release(const gds_array_t *array,
+                               gds_cuda_stream_t stream) GDS_NOEXCEPT;
+
+/**
+ * Write what kernels have changed to the file, by ascending offset. Between uses only. Not
+ * durable before gds_file_sync().
+ *
+ * @param bytes_out  bytes written. May be NULL.
+ * @return GDS_STATUS_INVALID_ARGUMENT: acquired; what gds_write() answers: pages that could
+ *         not be written stay as they are, and the next flush tries again;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_flush(const gds_array_t *array, uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Flush, and forget every page: kernels then read the file anew. Between uses only.
+ *
+ * @return as gds_array_flush().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_invalidate(const gds_array_t *array) GDS_NOEXCEPT;
+
+/**
+ * Tell what an array has done. Exact while no kernel uses it.
+ *
+ * @param stats_out  struct_size set.
+ * @return GDS_STATUS_CUDA; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_array_stats(const gds_array_t *array,
+                             gds_array_stats_t *stats_out) GDS_NOEXCEPT;
+
+/**
+ * Close an array. NULL and closed handles are fine.
+ *
+ * Kernels that use it must be done. What they changed is written; whether that went well is
+ * told by gds_array_flush() before.
+ */
+GDS_API void gds_array_close(gds_array_t *array) GDS_NOEXCEPT;
+
+#define GDS_ARRAY_CONFIG_INIT                                                              \
+    { sizeof(gds_array_config_t), 4096, 67108864, 0, 0, 30000, 0, 0, 0 }
+#define GDS_ARRAY_VIEW_INIT                                                                \
+    { sizeof(gds_array_view_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_ARRAY_STATS_INIT { sizeof(gds_array_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== Reading ahead =================================================================== */
+
+/** What the accesses of a file have in common. */
+GDS_ENUM(gds_pattern_t) {
+    /** Too few accesses, or none of the others. */
+    GDS_PATTERN_UNKNOWN = 0,
+    /** Each begins behind the last one, within a chunk or where that ended. */
+    GDS_PATTERN_SEQUENTIAL = 1,
+    /** Each is as far from the last one. */
+    GDS_PATTERN_STRIDED = 2,
+    /** Hardly two steps are alike. */
+    GDS_PATTERN_RANDOM = 3,
+};
+
+/**
+ * Watches the accesses of one file and reads pages into a cache before they are wanted. May
+ * be used from many threads at once. Made by gds_prefetch_open(), given back to
+ * gds_prefetch_close().
+ */
+typedef struct gds_prefetch_t gds_prefetch_t;
+
+/** How to read ahead. Start from GDS_PREFETCH_CONFIG_INIT or gds_prefetch_config_init(). */
+typedef struct gds_prefetch_config_t {
+    /** sizeof(gds_prefetch_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /**
+     * Requests that are read at once, at most 1024. 0 picks prefetch_slots of the context.
+     */
+    uint32_t slots;
+    /**
+     * How far ahead to read at most, bytes. 0 picks prefetch_distance of the context; where
+     * that is 0 as well, only hints are read.
+     */
+    uint64_t distance_bytes;
+    /**
+     * Bytes of one request: a multiple of the page size of the cache. 0 picks 256 KiB, or a
+     * page where that is larger, and less for a small cache or distance.
+     */
+    uint64_t chunk_bytes;
+    /** How long a request is worth beginning, milliseconds. 0 picks 100. */
+    uint64_t deadline_ms;
+    /** Whether to learn steps that have no simple pattern, a gds_switch_t. Default: yes. */
+    int32_t predictor;
+    /** Zero. */
+    uint32_t reserved;
+} gds_prefetch_config_t;
+
+/** What was read ahead, and what for. Start from GDS_PREFETCH_STATS_INIT. */
+typedef struct gds_prefetch_stats_t {
+    /** sizeof(gds_prefetch_stats_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** What the last 64 accesses have in common, a gds_pattern_t. */
+    int32_t pattern;
+    /** With GDS_PATTERN_STRIDED: bytes from one access to the next. Else 0. */
+    int64_t stride;
+    /** Accesses, without those of the same pages as the one before. */
+    uint64_t accesses;
+    /** Pages that were in memory when they were wanted. */
+    uint64_t hits;
+    /** Those of them that were read ahead. */
+    uint64_t prefetch_hits;
+    /** Pages that were still being read when they were wanted. */
+    uint64_t late;
+    /** Pages that were neither. */
+    uint64_t misses;
+    /** Bytes whose reading was started ahead. */
+    uint64_t prefetched_bytes;
+    /** Bytes that were read ahead and not used in time. */
+    uint64_t wasted_bytes;
+    /** Requests that were not begun before their deadline, or found the queue full. */
+    uint64_t dropped;
+    /** Requests that the cache had no room for, or that failed. */
+    uint64_t refused;
+    /** How far ahead the pattern is followed now, bytes; 0 while that does not pay. */
+    uint64_t window_bytes;
+    /** Requests that wait. */
+    uint64_t queued;
+    /**
+     * Pages that were read ahead, or are being read, and wait to be used; at most an eighth
+     * of the cache.
+     */
+    uint64_t unused_pages;
+    /** How many of the newest requests were used, 0.0 to 1.0. */
+    double accuracy;
+    /**
+     * How many of the newest predictions of the learned predictor were right, 0.0 to 1.0.
+     */
+    double predictor_accuracy;
+    /** 1 while the learned predictor is on. */
+    uint32_t predictor_on;
+    /** Requests that are being read. */
+    uint32_t in_flight;
+} gds_prefetch_stats_t;
+
+/**
+ * Fill a prefetcher's configuration with its defaults, as GDS_PREFETCH_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_prefetch_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Read pages of a file ahead of the program's accesses. Starts one thread, which sleeps
+ * when there is nothing to read.
+ *
+ * The accesses are those that gds_prefetch_get() and gds_prefetch_record() tell it of. What
+ * was read ahead and not used yet takes at most an eighth of the cache. Any thread.
+ *
+ * @param file          of the context of the cache.
+ * @param config        NULL: GDS_PREFETCH_CONFIG_INIT.
+ * @param prefetch_out  give it to gds_prefetch_close() once. Keeps the cache and the file.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field and the rule;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY: no thread can be started; GDS_STATUS_IO;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_open(const gds_cache_t *cache, const gds_file_t *file,
+                               const gds_prefetch_config_t *config,
+                               gds_prefetch_t **prefetch_out) GDS_NOEXCEPT;
+
+/**
+ * Close a prefetcher. NULL and closed handles are fine. Its thread ends; reads that are
+ * under way end by themselves, and their pages stay in the cache.
+ */
+GDS_API void gds_prefetch_close(gds_prefetch_t *prefetch) GDS_NOEXCEPT;
+
+/**
+ * Tell of an access, and have what is likely to come next read ahead. Never waits for
+ * storage.
+ *
+ * For programs that take their pages from the cache by themselves; gds_prefetch_get() does
+ * it on the way.
+ *
+ * @return GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_record(const gds_prefetch_t *prefetch, uint64_t offset,
+                                 uint64_t size) GDS_NOEXCEPT;
+
+/**
+ * Tell of an access of a page, and hold the page as gds_cache_get() does.
+ *
+ * @param offset    any byte of the page.
+ * @param page_out  give it to gds_cache_release() of the cache once.
+ * @return as gds_cache_get(), and what went wrong with an earlier read ahead, once.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_get(const gds_prefetch_t *prefetch, uint64_t offset,
+                              gds_page_t *page_out) GDS_NOEXCEPT;
+
+/**
+ * Ask for a range to be read ahead. Returns at once; what is in the cache is not read
+ * again.
+ *
+ * Requests begin by priority, the highest first, then by deadline, then by age. What has
+ * not begun at its deadline is dropped and counted; so is a request that finds 1024
+ * waiting.
+ *
+ * @param priority     predictions of the library have 10 to 100.
+ * @param deadline_ms  from now, milliseconds; 0 picks that of the configuration.
+ * @return GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED. What reading says is told by the
+ *         next call that waits for pages of this file.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_hint(const gds_prefetch_t *prefetch, uint64_t offset,
+                               uint64_t size, uint32_t priority,
+                               uint64_t deadline_ms) GDS_NOEXCEPT;
+
+/**
+ * Tell what was read ahead and what for.
+ *
+ * @param stats_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_stats(const gds_prefetch_t *prefetch,
+                                gds_prefetch_stats_t *stats_out) GDS_NOEXCEPT;
+
+#define GDS_PREFETCH_CONFIG_INIT { sizeof(gds_prefetch_config_t), 0, 0, 0, 0, 0, 0 }
+#define GDS_PREFETCH_STATS_INIT                                                            \
+    { sizeof(gds_prefetch_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
 /* ==== Mapped regions ================================================================== */
 
 /**

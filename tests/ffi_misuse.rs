@@ -46,6 +46,23 @@ fn misuse_is_answered() {
 }
 
 #[test]
+fn misuse_of_a_cache_is_answered() {
+    let program = build("gcc", "c11", "c_examples/cache_misuse.c", &[]);
+    let text = run(Command::new(program).env_remove("GDS_DEVICE"));
+    assert!(text.contains(" 0 wrong"), "{text}");
+}
+
+#[test]
+fn the_example_of_a_cache_finds_its_records() {
+    let program = build("gcc", "c11", "c_examples/cache_pages.c", &[]);
+    let text = run(Command::new(program).env("GDS_DEVICE", "host"));
+    assert!(
+        text.contains("every record was what it should be"),
+        "{text}"
+    );
+}
+
+#[test]
 fn the_cpp_wrapper_closes_and_throws() {
     let program = build("g++", "c++11", "tests/abi/raii.cpp", &[]);
     run(Command::new(program).env_remove("GDS_DEVICE"));

@@ -22,6 +22,9 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("transfer", &["types/transfer.rs", "transfer.rs"]),
     ("ticket", &["ticket.rs"]),
     ("batch", &["types/batch.rs", "batch.rs"]),
+    ("cache", &["types/cache.rs", "cache.rs"]),
+    ("array", &["types/array.rs", "array.rs"]),
+    ("prefetch", &["types/prefetch.rs", "prefetch.rs"]),
     ("region", &["types/region.rs", "region.rs"]),
     ("explain", &["explain.rs"]),
 ];

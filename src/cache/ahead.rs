@@ -18,7 +18,7 @@ use super::policy::Insert;
 use super::shard::Terms;
 use super::stats::count;
 use super::table::Key;
-use super::word::{PREFETCHED, REF};
+use super::word::PREFETCHED;
 use crate::engine::{File, Operation, Options, Ticket, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -267,7 +267,7 @@ impl<'a> Ahead<'a> {
             .submit(transfers.collect(), &Options::default())
         {
             Ok(ticket) => {
-                let flags = if self.watched { REF } else { PREFETCHED };
+                let flags = if self.watched { 0 } else { PREFETCHED };
                 if !self.watched {
                     let count = pages.len() as u64;
                     core.counters.prefetched.fetch_add(count, Relaxed);

@@ -105,6 +105,7 @@ impl Core {
             let mut terms = Terms {
                 dirty: true,
                 wait: true,
+                wanted: Some(key),
                 ..Terms::default()
             };
             let taken = self.take_frame(number, &mut guard, &mut terms);
@@ -133,10 +134,10 @@ impl Core {
         let frame = self.global(coming.shard, coming.local);
         let whole = self.config.page_size;
         let (outcome, flags) = match source {
-            Source::File => (self.read_page(file, coming.key, frame), REF),
+            Source::File => (self.read_page(file, coming.key, frame), 0),
             Source::Caller => {
                 self.forget_host(coming.key);
-                (Ok(whole), REF | DIRTY)
+                (Ok(whole), DIRTY)
             }
             Source::Buffer(from, from_offset) => {
                 self.forget_host(coming.key);
@@ -147,7 +148,7 @@ impl Core {
                     to_offset: self.place(frame),
                     size: self.page_size(),
                 }]);
-                (copied.map(|()| whole), REF | DIRTY)
+                (copied.map(|()| whole), DIRTY)
             }
         };
         if outcome.is_err() && matches!(source, Source::File) {

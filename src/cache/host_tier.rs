@@ -99,9 +99,16 @@ impl HostTier {
         keys.len() as u64
     }
 
-    /// Keeps a page that `copy` brings to an offset of the memory. Says whether it did.
-    pub(super) fn keep(&self, key: Key, valid: u32, copy: impl FnOnce(u64) -> Result<()>) -> bool {
-        let Some(frame) = self.state.lock().reserve() else {
+    /// Keeps a page that `copy` brings to an offset of the memory. Says whether it did. `wanted`
+    /// is not what goes for it: somebody is about to take it.
+    pub(super) fn keep(
+        &self,
+        key: Key,
+        valid: u32,
+        wanted: Option<Key>,
+        copy: impl FnOnce(u64) -> Result<()>,
+    ) -> bool {
+        let Some(frame) = self.state.lock().reserve(wanted) else {
             return false;
         };
         let copied = copy(u64::from(frame) * self.page_size).is_ok();
@@ -118,14 +125,15 @@ impl HostTier {
 
 impl State {
     /// An empty frame, or that of the page that the hand comes to first.
-    fn reserve(&mut self) -> Option<u32> {
+    fn reserve(&mut self, wanted: Option<Key>) -> Option<u32> {
         if let Some(frame) = self.free.pop() {
             return Some(frame);
         }
         for _ in 0..self.frames.len() {
             let frame = self.hand;
             self.hand = (self.hand + 1) % self.frames.len();
-            if let Some((key, _)) = self.frames[frame].take() {
+            let goes = |page: &mut (Key, u32)| Some(page.0) != wanted;
+            if let Some((key, _)) = self.frames[frame].take_if(goes) {
                 self.pages.remove(&key);
                 return u32::try_from(frame).ok();
             }

@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 mod ahead;
+pub mod array;
 mod bytes;
 mod config;
 mod core;

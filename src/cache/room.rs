@@ -10,7 +10,7 @@ use super::fill::{Fill, Outcome};
 use super::shard::{Guard, Terms};
 use super::stats::count;
 use super::table::Key;
-use super::word::{BUSY, DIRTY, PREFETCHED, REF, State, VALID};
+use super::word::{BUSY, DIRTY, PREFETCHED, REF, VALID};
 use crate::engine::{Copy, File};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -58,7 +58,7 @@ impl Core {
                     continue;
                 }
             }
-            if let Some(moved) = self.evict(guard, local) {
+            if let Some(moved) = self.evict(guard, local, terms.wanted) {
                 if dirty {
                     count(&self.counters.dirty_evictions);
                 }
@@ -69,14 +69,14 @@ impl Core {
 
     /// Takes an idle clean page out, to the host tier where there is one. `None` when it has been
     /// pinned or changed; else whether the shard was unlocked meanwhile.
-    fn evict(&self, guard: &mut Guard<'_>, local: u32) -> Option<bool> {
+    fn evict(&self, guard: &mut Guard<'_>, local: u32, wanted: Option<Key>) -> Option<bool> {
         let (index, slot) = self.slot_of(guard, local)?;
         let before = slot.word.begin_evict()?;
         count(&self.counters.evictions);
         if before.has(PREFETCHED) {
             count(&self.counters.prefetch_wasted);
         }
-        let moved = self.demote(guard, local, index, before);
+        let moved = self.demote(guard, local, index, wanted);
         self.unlink(guard, local);
         if moved {
             self.shard(before.frame() / self.frames_per_shard)
@@ -87,19 +87,20 @@ impl Core {
     }
 
     /// Copies a page that is on its way out to the host tier. Says whether the shard was unlocked.
-    fn demote(&self, guard: &mut Guard<'_>, local: u32, index: u32, before: State) -> bool {
+    fn demote(&self, guard: &mut Guard<'_>, local: u32, index: u32, wanted: Option<Key>) -> bool {
         let slot = self.table.slot(index);
         let (key, valid) = (slot.key(), slot.valid());
+        let frame = slot.word.state().frame();
         let Some(host) = self.host.as_ref().filter(|_| valid > 0) else {
             return false;
         };
         let fill = Arc::new(Fill::default());
         guard.frames[local as usize].fill = Some(fill.clone());
         MutexGuard::unlocked(guard, || {
-            let kept = host.keep(key, valid, |to_offset| {
+            let kept = host.keep(key, valid, wanted, |to_offset| {
                 self.context.copy(&[Copy {
                     from: self.memory.clone(),
-                    from_offset: self.place(before.frame()),
+                    from_offset: self.place(frame),
                     to: host.memory.clone(),
                     to_offset,
                     size: self.page_size(),
@@ -162,7 +163,7 @@ impl Core {
         if state.has(DIRTY) && self.write_victim(number, &mut guard, local).is_err() {
             return (true, false);
         }
-        if self.evict(&mut guard, local).is_none() {
+        if self.evict(&mut guard, local, None).is_none() {
             return (true, false);
         }
         guard.free.push(local);

@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::files::FileState;
 use super::fill::Fill;
 use super::policy::{Frames, Policy};
-use super::table::Table;
+use super::table::{Key, Table};
 use super::word::{BUSY, DIRTY, REF};
 
 /// What is in one frame.
@@ -98,6 +98,8 @@ pub(super) struct Terms<'a> {
     pub(super) wait: bool,
     /// Frames that stay.
     pub(super) keep: Option<&'a HashSet<u32>>,
+    /// The page that room is made for.
+    pub(super) wanted: Option<Key>,
     /// Frames whose page could not be written just now.
     pub(super) refused: Vec<u32>,
 }

@@ -23,7 +23,7 @@ use crate::io::Io;
 use crate::metrics::Metrics;
 
 /// Transfers up to this many bytes share a staging slot and one copy kernel.
-const SMALL_SIZE: u64 = 64 << 10;
+pub(super) const SMALL_SIZE: u64 = 64 << 10;
 /// Most transfers in one staging slot.
 pub(super) const GROUP_MAX: usize = 256;
 /// Threads that keep large direct I/O under way at once. Two keep a disk busy; more make its

@@ -17,8 +17,10 @@ mod convert;
 mod guard;
 mod handle;
 
+pub mod array;
 pub mod batch;
 pub mod buffer;
+pub mod cache;
 pub mod config;
 pub mod context;
 pub mod device;
@@ -26,6 +28,7 @@ pub mod error;
 pub mod explain;
 pub mod file;
 pub mod log;
+pub mod prefetch;
 pub mod region;
 pub mod status;
 pub mod ticket;

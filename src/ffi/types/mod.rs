@@ -5,22 +5,28 @@
 //! may grow. These files hold plain items in syntax of 2018, because ctest2 reads them
 //! (`tests/abi_layout.rs`); asserts and conversions live with the functions.
 
+mod array;
 mod batch;
 mod buffer;
+mod cache;
 mod config;
 mod context;
 mod device;
 mod file;
+mod prefetch;
 mod region;
 mod report;
 mod transfer;
 
+pub use array::*;
 pub use batch::*;
 pub use buffer::*;
+pub use cache::*;
 pub use config::*;
 pub use context::*;
 pub use device::*;
 pub use file::*;
+pub use prefetch::*;
 pub use region::*;
 pub use report::*;
 pub use transfer::*;
