@@ -62,6 +62,9 @@ mod layout {
         "gds_reader_t",
         "gds_pipeline_t",
         "gds_writer_t",
+        "gds_prefetch_t",
+        "gds_region_set_t",
+        "gds_region_t",
     ];
 
     /// src/ffi/types as one file, without what only a crate of many files needs.

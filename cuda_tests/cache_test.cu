@@ -80,7 +80,8 @@ __global__ void read_random(gds::cached_array<uint64_t> array, uint64_t reads, c
 // Neighbouring lanes read neighbouring elements.
 __global__ void read_in_order(gds::cached_array<uint64_t> array, counter_t *wrong) {
     const uint64_t step = (uint64_t)gridDim.x * blockDim.x;
-    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < array.size(); i += step) {
+    const uint64_t start = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    for (uint64_t i = start; i < array.size(); i += step) {
         if (array[i] != hash_word(SEED, i)) atomicAdd(wrong, 1ull);
     }
 }
@@ -101,7 +102,8 @@ __global__ void check_pages(gds::cached_array<uint64_t> array, counter_t *wrong)
 
 __global__ void add_all(gds::cached_array<uint64_t> array, uint64_t delta) {
     const uint64_t step = (uint64_t)gridDim.x * blockDim.x;
-    for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < array.size(); i += step) {
+    const uint64_t start = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    for (uint64_t i = start; i < array.size(); i += step) {
         array.write(i, array[i] + delta);
     }
 }

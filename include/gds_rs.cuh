@@ -33,7 +33,7 @@
 
 namespace gds {
 
-/* ---- elements ---------------------------------------------------------------------------------- */
+/* ---- elements --------------------------------------------------------------------------- */
 
 namespace detail {
 
@@ -211,7 +211,7 @@ template <class T> class warp_page {
 
 } /* namespace gds */
 
-/* ---- the same in the manner of C --------------------------------------------------------------- */
+/* ---- the same in the manner of C -------------------------------------------------------- */
 
 /* Reads bytes of the array, from any thread. 0 when all were there, else bytes are zero and
  * gds_array_release() tells why. */
@@ -230,8 +230,8 @@ GDS_DEVICE void gds_array_store(const gds_array_view_t *view, uint64_t offset, c
     for (uint64_t i = 0; i < size; i++) array.write(offset + i, ((const unsigned char *)from)[i]);
 }
 
-/* Pins the page at `offset` for a whole warp, whose lanes all call with the same offset: the address
- * of the byte at `offset`, or NULL. gds_array_unpin_warp() with the same arguments gives it back. */
+/* Pins the page at `offset` for a whole warp, whose lanes all call with the same offset: the
+ * address of the byte at `offset`, or NULL. gds_array_unpin_warp() gives it back. */
 GDS_DEVICE void *gds_array_pin_warp(const gds_array_view_t *view, uint64_t offset) {
     if (offset >= view->size_bytes) {
         gds::detail::fail(*view, GDS_STATUS_OUT_OF_RANGE, offset);

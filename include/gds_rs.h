@@ -42,11 +42,11 @@
  *               told by gds_last_error_message(), for each thread. "@return" lists what a
  *               function answers; GDS_STATUS_PANIC and GDS_STATUS_INTERNAL, faults of the
  *               library, and GDS_STATUS_POISONED can come from all that take a handle.
- *   Ownership   What *_open, *_from_fd, *_alloc, *_wrap, *_register, *_start, *_async and
- *               *_submit hand out is given back once, to the matching *_close, *_free,
- *               *_unregister or *_destroy. Those accept NULL and do nothing with a handle
- *               that was given back before. A child keeps its parent: the order does not
- *               matter.
+ *   Ownership   What *_open, *_from_fd, *_alloc, *_wrap, *_register, *_map, *_start,
+ *               *_async and *_submit hand out is given back once, to the matching *_close,
+ *               *_free, *_unregister, *_unmap or *_destroy. Those accept NULL and do
+ *               nothing with a handle that was given back before. A child keeps its parent:
+ *               the order does not matter.
  *   Handles     A NULL, closed, foreign or mistyped handle is answered, not followed, with
  *               GDS_STATUS_INVALID_ARGUMENT (NULL) or GDS_STATUS_INVALID_HANDLE. A handle
  *               that was closed a few hundred closes ago may name a newer object.
@@ -2522,6 +2522,449 @@ GDS_API void gds_pipeline_close(gds_pipeline_t *pipeline) GDS_NOEXCEPT;
 
 #define GDS_PIPELINE_CONFIG_INIT { sizeof(gds_pipeline_config_t), 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_PIPELINE_INFO_INIT { sizeof(gds_pipeline_info_t), 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== Reading ahead =================================================================== */
+
+/** What the accesses of a file have in common. */
+GDS_ENUM(gds_pattern_t) {
+    /** Too few accesses, or none of the others. */
+    GDS_PATTERN_UNKNOWN = 0,
+    /** Each begins behind the last one, within a chunk or where that ended. */
+    GDS_PATTERN_SEQUENTIAL = 1,
+    /** Each is as far from the last one. */
+    GDS_PATTERN_STRIDED = 2,
+    /** Hardly two steps are alike. */
+    GDS_PATTERN_RANDOM = 3,
+};
+
+/**
+ * Watches the accesses of one file and reads pages into a cache before they are wanted. May
+ * be used from many threads at once. Made by gds_prefetch_open(), given back to
+ * gds_prefetch_close().
+ */
+typedef struct gds_prefetch_t gds_prefetch_t;
+
+/** How to read ahead. Start from GDS_PREFETCH_CONFIG_INIT or gds_prefetch_config_init(). */
+typedef struct gds_prefetch_config_t {
+    /** sizeof(gds_prefetch_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /**
+     * Requests that are read at once, at most 1024. 0 picks prefetch_slots of the context.
+     */
+    uint32_t slots;
+    /**
+     * How far ahead to read at most, bytes. 0 picks prefetch_distance of the context; where
+     * that is 0 as well, only hints are read.
+     */
+    uint64_t distance_bytes;
+    /**
+     * Bytes of one request: a multiple of the page size of the cache. 0 picks 256 KiB, or a
+     * page where that is larger, and less for a small cache or distance.
+     */
+    uint64_t chunk_bytes;
+    /** How long a request is worth beginning, milliseconds. 0 picks 100. */
+    uint64_t deadline_ms;
+    /** Whether to learn steps that have no simple pattern, a gds_switch_t. Default: yes. */
+    int32_t predictor;
+    /** Zero. */
+    uint32_t reserved;
+} gds_prefetch_config_t;
+
+/** What was read ahead, and what for. Start from GDS_PREFETCH_STATS_INIT. */
+typedef struct gds_prefetch_stats_t {
+    /** sizeof(gds_prefetch_stats_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** What the last 64 accesses have in common, a gds_pattern_t. */
+    int32_t pattern;
+    /** With GDS_PATTERN_STRIDED: bytes from one access to the next. Else 0. */
+    int64_t stride;
+    /** Accesses, without those of the same pages as the one before. */
+    uint64_t accesses;
+    /** Pages that were in memory when they were wanted. */
+    uint64_t hits;
+    /** Those of them that were read ahead. */
+    uint64_t prefetch_hits;
+    /** Pages that were still being read when they were wanted. */
+    uint64_t late;
+    /** Pages that were neither. */
+    uint64_t misses;
+    /** Bytes whose reading was started ahead. */
+    uint64_t prefetched_bytes;
+    /** Bytes that were read ahead and not used in time. */
+    uint64_t wasted_bytes;
+    /** Requests that were not begun before their deadline, or found the queue full. */
+    uint64_t dropped;
+    /** Requests that the cache had no room for, or that failed. */
+    uint64_t refused;
+    /** How far ahead the pattern is followed now, bytes; 0 while that does not pay. */
+    uint64_t window_bytes;
+    /** Requests that wait. */
+    uint64_t queued;
+    /**
+     * Pages that were read ahead, or are being read, and wait to be used; at most an eighth
+     * of the cache.
+     */
+    uint64_t unused_pages;
+    /** How many of the newest requests were used, 0.0 to 1.0. */
+    double accuracy;
+    /**
+     * How many of the newest predictions of the learned predictor were right, 0.0 to 1.0.
+     */
+    double predictor_accuracy;
+    /** 1 while the learned predictor is on. */
+    uint32_t predictor_on;
+    /** Requests that are being read. */
+    uint32_t in_flight;
+} gds_prefetch_stats_t;
+
+/**
+ * Fill a prefetcher's configuration with its defaults, as GDS_PREFETCH_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_prefetch_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Read pages of a file ahead of the program's accesses. Starts one thread, which sleeps
+ * when there is nothing to read.
+ *
+ * The accesses are those that gds_prefetch_get() and gds_prefetch_record() tell it of. What
+ * was read ahead and not used yet takes at most an eighth of the cache. Any thread.
+ *
+ * @param file          of the context of the cache.
+ * @param config        NULL: GDS_PREFETCH_CONFIG_INIT.
+ * @param prefetch_out  give it to gds_prefetch_close() once. Keeps the cache and the file.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field and the rule;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY: no thread can be started; GDS_STATUS_IO;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_open(const gds_cache_t *cache, const gds_file_t *file,
+                               const gds_prefetch_config_t *config,
+                               gds_prefetch_t **prefetch_out) GDS_NOEXCEPT;
+
+/**
+ * Close a prefetcher. NULL and closed handles are fine. Its thread ends; reads that are
+ * under way end by themselves, and their pages stay in the cache.
+ */
+GDS_API void gds_prefetch_close(gds_prefetch_t *prefetch) GDS_NOEXCEPT;
+
+/**
+ * Tell of an access, and have what is likely to come next read ahead. Never waits for
+ * storage.
+ *
+ * For programs that take their pages from the cache by themselves; gds_prefetch_get() does
+ * it on the way.
+ *
+ * @return GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_record(const gds_prefetch_t *prefetch, uint64_t offset,
+                                 uint64_t size) GDS_NOEXCEPT;
+
+/**
+ * Tell of an access of a page, and hold the page as gds_cache_get() does.
+ *
+ * @param offset    any byte of the page.
+ * @param page_out  give it to gds_cache_release() of the cache once.
+ * @return as gds_cache_get(), and what went wrong with an earlier read ahead, once.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_get(const gds_prefetch_t *prefetch, uint64_t offset,
+                              gds_page_t *page_out) GDS_NOEXCEPT;
+
+/**
+ * Ask for a range to be read ahead. Returns at once; what is in the cache is not read
+ * again.
+ *
+ * Requests begin by priority, the highest first, then by deadline, then by age. What has
+ * not begun at its deadline is dropped and counted; so is a request that finds 1024
+ * waiting.
+ *
+ * @param priority     predictions of the library have 10 to 100.
+ * @param deadline_ms  from now, milliseconds; 0 picks that of the configuration.
+ * @return GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED. What reading says is told by the
+ *         next call that waits for pages of this file.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_hint(const gds_prefetch_t *prefetch, uint64_t offset,
+                               uint64_t size, uint32_t priority,
+                               uint64_t deadline_ms) GDS_NOEXCEPT;
+
+/**
+ * Tell what was read ahead and what for.
+ *
+ * @param stats_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_prefetch_stats(const gds_prefetch_t *prefetch,
+                                gds_prefetch_stats_t *stats_out) GDS_NOEXCEPT;
+
+#define GDS_PREFETCH_CONFIG_INIT { sizeof(gds_prefetch_config_t), 0, 0, 0, 0, 0, 0 }
+#define GDS_PREFETCH_STATS_INIT                                                            \
+    { sizeof(gds_prefetch_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== Mapped regions ================================================================== */
+
+/**
+ * Ranges of files that are kept in device memory, up to a limit. May be used from many
+ * threads at once. Made by gds_region_set_open(), given back to gds_region_set_close().
+ */
+typedef struct gds_region_set_t gds_region_set_t;
+
+/**
+ * A range of a file in device memory. May be used from many threads at once. Made by
+ * gds_region_map(), given back to gds_region_unmap().
+ */
+typedef struct gds_region_t gds_region_t;
+
+/** How much memory a set may take. Start from GDS_REGION_CONFIG_INIT. */
+typedef struct gds_region_config_t {
+    /** sizeof(gds_region_config_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /**
+     * Device memory of all regions of the set, bytes, at least the alignment of the
+     * context. 0 picks buffer_size times prefetch_slots of the context, and twice that with
+     * double_buffering.
+     */
+    uint64_t limit_bytes;
+} gds_region_config_t;
+
+/** What a set has done and holds. Start from GDS_REGION_STATS_INIT. */
+typedef struct gds_region_stats_t {
+    /** sizeof(gds_region_stats_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Device memory that regions may take, bytes. */
+    uint64_t limit_bytes;
+    /** Device memory that they take, bytes. */
+    uint64_t mapped_bytes;
+    /** Device memory of regions that are held, bytes. */
+    uint64_t held_bytes;
+    /** Bytes that are marked dirty. */
+    uint64_t dirty_bytes;
+    /** Regions in device memory. */
+    uint64_t regions;
+    /** Regions that are held. */
+    uint64_t held_regions;
+    /** Mappings that were read from the file. */
+    uint64_t loads;
+    /** Mappings that were found in device memory. */
+    uint64_t hits;
+    /** Regions that made room for others. */
+    uint64_t evictions;
+    /** Regions that were written before they made room. */
+    uint64_t dirty_evictions;
+    /** Bytes read from files. */
+    uint64_t bytes_read;
+    /** Bytes written to files. */
+    uint64_t bytes_written;
+    /** Writes that failed; their bytes are still dirty. */
+    uint64_t write_errors;
+} gds_region_stats_t;
+
+/** What is known of a region. Start from GDS_REGION_INFO_INIT. */
+typedef struct gds_region_info_t {
+    /** sizeof(gds_region_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Its first byte; a device address. */
+    uint64_t address;
+    /** Offset in the file, bytes, as it was asked for. */
+    uint64_t offset;
+    /** Bytes, as it was asked for. */
+    uint64_t size;
+    /** Bytes that the file had of it when it was read; those behind are zero. */
+    uint64_t valid_bytes;
+    /** Bytes of it that are marked dirty. */
+    uint64_t dirty_bytes;
+    /** First byte of the memory that holds it; aligned as device memory is. */
+    uint64_t aligned_address;
+    /** Offset in the file of that byte, a multiple of the alignment of the context. */
+    uint64_t aligned_offset;
+    /** Bytes of that memory, a multiple of the alignment of the context. */
+    uint64_t aligned_size;
+} gds_region_info_t;
+
+/**
+ * Fill a configuration of regions, as GDS_REGION_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_region_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Open a set of regions, empty at first. Any thread.
+ *
+ * @param config   NULL: GDS_REGION_CONFIG_INIT.
+ * @param set_out  give it to gds_region_set_close() once. Keeps the context.
+ * @return GDS_STATUS_INVALID_CONFIG: the limit is below the alignment of the context;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_set_open(const gds_context_t *context,
+                                 const gds_region_config_t *config,
+                                 gds_region_set_t **set_out) GDS_NOEXCEPT;
+
+/**
+ * Close a set. NULL and closed handles are fine.
+ *
+ * Regions that are held stay usable. The last of them, or this call, writes what is dirty
+ * and frees the memory; nobody is told if that write fails, so call gds_region_set_flush()
+ * before.
+ */
+GDS_API void gds_region_set_close(gds_region_set_t *set) GDS_NOEXCEPT;
+
+/**
+ * Write what is dirty, in the order of the offsets, and wait. Not durable before
+ * gds_file_sync().
+ *
+ * What the caller's kernels write to regions must be complete before. A region never
+ * changes the size of its file.
+ *
+ * @param file       of this file only. NULL: of every file.
+ * @param bytes_out  bytes written. May be NULL.
+ * @return the first failure, after everything else was tried; its bytes stay dirty:
+ *         GDS_STATUS_FILE_CHANGED: the file has become shorter; GDS_STATUS_NO_SPACE;
+ *         GDS_STATUS_IO; GDS_STATUS_CUDA. Also a failed write of an earlier eviction, once.
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_set_flush(const gds_region_set_t *set, const gds_file_t *file,
+                                  uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a set has done and what it holds.
+ *
+ * @param stats_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_set_stats(const gds_region_set_t *set,
+                                  gds_region_stats_t *stats_out) GDS_NOEXCEPT;
+
+/**
+ * Map a range of a file to device memory, contiguous, and hold it there. Blocks while it is
+ * read.
+ *
+ * Any offset and size are taken. The same range of the same file, by whatever handle, is
+ * the same memory and is not read again; a range inside a mapped one is a view of it.
+ * Ranges that overlap otherwise have a copy each: what is dirty in the one is written
+ * before the other is read, and bytes in both cannot be marked dirty while both are held.
+ * Where the limit is reached, regions that nobody holds make room, the least recently used
+ * first; dirty ones are written before.
+ *
+ * @param file        of the context of the set; open for writing if it is to be marked.
+ * @param size        bytes, at least 1. Behind the end of the file they are zero.
+ * @param region_out  give it to gds_region_unmap() once. Keeps the set and the file.
+ * @return GDS_STATUS_OUT_OF_DEVICE_MEMORY: it does not fit beside what is held, the message
+ *         names the limit and the bytes; GDS_STATUS_OUT_OF_RANGE; what gds_read() answers;
+ *         a failed write of an earlier eviction of this file, once;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_map(const gds_region_set_t *set, const gds_file_t *file,
+                            uint64_t offset, uint64_t size,
+                            gds_region_t **region_out) GDS_NOEXCEPT;
+
+/**
+ * Tell where the first byte of a region is. Kernels and cudaMemcpy take the address.
+ *
+ * @param address_out  valid until the region is unmapped.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_address(const gds_region_t *region,
+                                void **address_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a region is.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_info(const gds_region_t *region,
+                             gds_region_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Count as a use of a region: the least recently used one makes room first, once it is
+ * unmapped.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_touch(const gds_region_t *region) GDS_NOEXCEPT;
+
+/**
+ * Say that bytes of a region were changed: they will be written, at the latest before the
+ * memory is used for something else. Nothing is written now.
+ *
+ * @param offset  in the region, bytes.
+ * @param size    bytes; offset plus size is at most valid_bytes of gds_region_info(): a
+ *                region never extends its file.
+ * @return GDS_STATUS_READ_ONLY: the file that it was mapped by is not open for writing;
+ *         GDS_STATUS_OUT_OF_RANGE; GDS_STATUS_INVALID_ARGUMENT: another region that is held
+ *         has its own copy of these bytes, unmap that first, or NULL; a failed write of an
+ *         earlier eviction of this file, once; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED. Nothing is marked then.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_mark_dirty(const gds_region_t *region, uint64_t offset,
+                                   uint64_t size) GDS_NOEXCEPT;
+
+/**
+ * Write what is dirty in the memory of a region, and wait, as gds_region_set_flush() does.
+ *
+ * @param bytes_out  bytes written. May be NULL.
+ * @return as gds_region_set_flush().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_flush(const gds_region_t *region, uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Give up what is dirty in a region: it will not be written.
+ *
+ * The memory keeps its bytes for those who hold it; who maps the range later gets what the
+ * file has.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_region_discard(const gds_region_t *region) GDS_NOEXCEPT;
+
+/**
+ * Let go of a region. NULL and unmapped handles are fine.
+ *
+ * It stays in device memory, dirty or not, until room is needed, and is found there when it
+ * is mapped again. CUDA work of the caller that uses the memory must be done before.
+ */
+GDS_API void gds_region_unmap(gds_region_t *region) GDS_NOEXCEPT;
+
+#define GDS_REGION_CONFIG_INIT { sizeof(gds_region_config_t), 0, 0 }
+#define GDS_REGION_INFO_INIT { sizeof(gds_region_info_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_REGION_STATS_INIT                                                              \
+    { sizeof(gds_region_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* ==== Explanation ===================================================================== */
 

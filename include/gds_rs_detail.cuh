@@ -29,7 +29,7 @@
 #define GDS_BOTH inline
 #endif
 
-/* ---- what device code and the library share (src/cache/array/layout.rs) ------------------------ */
+/* ---- what device code and the library share (src/cache/array/layout.rs) ----------------- */
 
 typedef unsigned long long gds_u64;
 typedef unsigned int gds_u32;
@@ -79,7 +79,7 @@ struct gds_array_control {
     gds_array_ring ring[GDS_ARRAY_RINGS_MAX];
 };
 
-/* ---- the machine ------------------------------------------------------------------------------- */
+/* ---- the machine ------------------------------------------------------------------------ */
 
 namespace gds {
 namespace detail {
@@ -171,7 +171,7 @@ GDS_DEVICE gds_u32 here() {
 
 #endif
 
-/* ---- moving bytes ------------------------------------------------------------------------------ */
+/* ---- moving bytes ----------------------------------------------------------------------- */
 
 struct alignas(16) vector16 {
     gds_u32 word[4];
@@ -210,7 +210,7 @@ GDS_DEVICE void copy_page(gds_u32 mask, gds_u64 to, gds_u64 from, gds_u32 size) 
     }
 }
 
-/* ---- a view's parts ---------------------------------------------------------------------------- */
+/* ---- a view's parts --------------------------------------------------------------------- */
 
 typedef gds_array_view_t view_t;
 constexpr gds_u64 NOTHING = ~0ull;
@@ -229,10 +229,12 @@ GDS_DEVICE bool is_fatal(const view_t &v) { return look(&control(v)->fatal) != 0
 
 /* Keeps the first error for the host. */
 GDS_DEVICE_SLOW void fail(const view_t &v, gds_u32 status, gds_u64 offset) {
-    if (swap_if(&control(v)->error, 0u, status) == 0) put(&control(v)->error_offset, (gds_u64)offset);
+    if (swap_if(&control(v)->error, 0u, status) == 0) {
+        put(&control(v)->error_offset, (gds_u64)offset);
+    }
 }
 
-/* ---- asking the host --------------------------------------------------------------------------- */
+/* ---- asking the host -------------------------------------------------------------------- */
 
 /* A slot's state: free, asked, or the answer's status plus ANSWERED. */
 constexpr gds_u32 FREE = 0, ASKED = 1, ANSWERED = 2;
@@ -321,7 +323,7 @@ GDS_DEVICE_SLOW gds_u32 ask(const view_t &v, gds_u64 slot, gds_u64 page, gds_u64
     }
 }
 
-/* ---- frames ------------------------------------------------------------------------------------ */
+/* ---- frames ----------------------------------------------------------------------------- */
 
 /* Claims a frame by the clock: a free one, or one whose page nobody pins or has used since the hand
  * came by. `victim` is its page, which stays busy, or NOTHING. NOTHING when all are pinned for too
@@ -439,7 +441,7 @@ GDS_DEVICE_SLOW gds_u64 bring(gds_u32 mask, const view_t &v, gds_u64 page, bool 
     return answer == 0 ? frame : NOTHING;
 }
 
-/* ---- pages ------------------------------------------------------------------------------------- */
+/* ---- pages ------------------------------------------------------------------------------ */
 
 /* What a look-up found: the page is there, has to be brought, or cannot be had. */
 enum found_t { READY, BRING, GONE };

@@ -27,6 +27,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("reader", &["types/reader.rs", "reader.rs"]),
     ("writer", &["types/writer.rs", "writer.rs"]),
     ("pipeline", &["types/pipeline.rs", "pipeline.rs"]),
+    ("prefetch", &["types/prefetch.rs", "prefetch.rs"]),
+    ("region", &["types/region.rs", "region.rs"]),
     ("explain", &["explain.rs"]),
 ];
 

@@ -1,5 +1,6 @@
 //! Pages read before anybody waits for them: in batches, ended by one thread of the cache.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::future::Future;
@@ -44,10 +45,15 @@ struct State {
 }
 
 struct Batch {
+    /// What the caller wants dropped when the batch is over.
+    _token: Option<Token>,
     ticket: Ticket,
     pages: Vec<Coming>,
     flags: u64,
 }
+
+/// Something of a caller's that is kept while its pages are under way.
+pub(super) type Token = Arc<dyn Any + Send + Sync>;
 
 /// Rings when a batch is done. Called on transfer threads: holds nothing of the cache but the
 /// bell.
@@ -148,6 +154,8 @@ pub(super) struct Ahead<'a> {
     /// The pages' ways, where watched.
     pub(super) fills: VecDeque<Arc<Fill>>,
     refused: u32,
+    /// Dropped, by whatever thread, when the last page is there or has failed.
+    pub(super) token: Option<Token>,
 }
 
 impl<'a> Ahead<'a> {
@@ -162,6 +170,7 @@ impl<'a> Ahead<'a> {
             started: 0,
             fills: VecDeque::new(),
             refused: 0,
+            token: None,
         }
     }
 
@@ -264,6 +273,7 @@ impl<'a> Ahead<'a> {
                     core.counters.prefetched.fetch_add(count, Relaxed);
                 }
                 core.arrivals.add(Batch {
+                    _token: self.token.clone(),
                     ticket,
                     pages,
                     flags,

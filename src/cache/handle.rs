@@ -9,7 +9,7 @@ use super::ahead::{self, Ahead};
 use super::core::Core;
 use super::demand::Source;
 use super::table::Key;
-use super::word::{PREFETCHED, REF, WRITABLE};
+use super::word::{PREFETCHED, REF, VALID, WRITABLE};
 use super::{CacheConfig, CacheStats, Page, flusher};
 use crate::base::limits;
 use crate::engine::{Context, File};
@@ -17,6 +17,17 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Pages that a warm-up has under way at once.
 const WARM_UNDER_WAY: usize = 256;
+
+/// Where a page of a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// In storage only.
+    Absent,
+    /// On its way.
+    Reading,
+    /// In memory: the device's, or the host tier's.
+    Resident,
+}
 
 /// Pages of files in device memory. Cheap to clone, usable from many threads. With the last clone
 /// changed pages are written once more (call `flush` before to learn of errors), and its threads
@@ -168,6 +179,48 @@ impl Cache {
         let mut ahead = Ahead::new(core, file, false, core.frame_count().div_ceil(2));
         ahead.start(pages)?;
         Ok(ahead.started)
+    }
+
+    /// As `prefetch`, for one who is told when it is over: `token` is dropped, by any thread and
+    /// with no lock of the cache held, when the last page that was started is there or has
+    /// failed; at once when there is none. Errors of earlier reads are left for the next call
+    /// that waits for pages of this file.
+    ///
+    /// # Errors
+    /// `OutOfRange`, `Io`.
+    pub fn prefetch_with(
+        &self,
+        file: &File,
+        offset: u64,
+        size: u64,
+        token: impl Send + Sync + 'static,
+    ) -> Result<u64> {
+        let core = &self.0.core;
+        let pages = self.pages_in_file(file, offset, size)?;
+        let mut ahead = Ahead::new(core, file, false, core.frame_count().div_ceil(2));
+        ahead.token = Some(Arc::new(token));
+        ahead.start(pages)?;
+        Ok(ahead.started)
+    }
+
+    /// Where the page is that holds `offset`, without any effect on it. May be out of date as
+    /// soon as it is told.
+    #[must_use]
+    pub fn presence(&self, file: &File, offset: u64) -> Presence {
+        let core = &self.0.core;
+        let key = core.key(file, offset);
+        match core.table.find(key, key.hash()) {
+            Some(slot) if core.table.slot(slot).word.state().has(VALID) => Presence::Resident,
+            Some(_) => Presence::Reading,
+            None if core.host.as_ref().is_some_and(|h| h.contains(key)) => Presence::Resident,
+            None => Presence::Absent,
+        }
+    }
+
+    /// Pages that the device tier has room for.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.0.core.frame_count()
     }
 
     /// Reads the absent pages of these ranges (offset and size, bytes) and waits for them. Stops

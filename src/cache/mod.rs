@@ -34,7 +34,7 @@ pub mod word;
 mod write_back;
 
 pub use config::CacheConfig;
-pub use handle::Cache;
+pub use handle::{Cache, Presence};
 pub use page::Page;
 pub use policy::PolicyKind;
 pub use stats::CacheStats;

@@ -505,7 +505,7 @@ const NO_PAGE: gds_page_t = gds_page_t {
 };
 
 #[inline]
-fn page_to_c(page: Page) -> gds_page_t {
+pub(crate) fn page_to_c(page: Page) -> gds_page_t {
     gds_page_t {
         address: std::ptr::with_exposed_provenance_mut(page.address() as usize),
         offset_bytes: page.offset(),
