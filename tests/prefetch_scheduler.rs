@@ -172,6 +172,25 @@ fn the_window_doubles_while_what_it_read_is_used_and_halves_on_waste() {
 }
 
 #[test]
+fn a_program_that_is_faster_makes_the_window_grow() {
+    let config = PrefetchConfig {
+        slots: 1,
+        ..plain()
+    };
+    let s = scene(true, config);
+    s.prefetcher
+        .hint(400 * PAGE, PAGE, 200, None)
+        .expect("hint");
+    until("the slot is taken", || s.prefetcher.stats().in_flight == 1);
+    for page in 0..24 {
+        s.prefetcher.record(page * PAGE, PAGE);
+    }
+    let stats = s.prefetcher.stats();
+    assert_eq!((stats.hits, stats.late, stats.misses), (0, 0, 24));
+    assert_eq!(stats.window_bytes, 32 * PAGE, "{stats:?}");
+}
+
+#[test]
 fn a_stride_is_read_ahead_and_nothing_between() {
     for (first, step) in [(0i64, 9i64), (500, -7)] {
         let s = scene(false, plain());

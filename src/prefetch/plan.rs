@@ -159,6 +159,13 @@ impl Planner {
             Presence::Absent => self.counts.misses += 1,
         }
         let Some(ahead) = ahead else {
+            let at = page * self.limits.page;
+            if presence == Presence::Absent
+                && let Some(window) = self.queue.source_of(at).and_then(window_of)
+            {
+                // Rightly predicted, but the program came first: look farther ahead.
+                self.windows[window].grow();
+            }
             return;
         };
         if presence == Presence::Absent && !ahead.is_early {
@@ -347,7 +354,7 @@ impl Planner {
         let page = range.start / self.limits.page;
         let known = self.ahead.holds(page)
             || target.presence(range.start) != Presence::Absent
-            || self.queue.covers(range.start);
+            || self.queue.source_of(range.start).is_some();
         if known && range.end - range.start <= self.limits.page {
             return true;
         }
@@ -369,7 +376,7 @@ impl Planner {
         let last = range.end - 1;
         self.ahead.holds(last / self.limits.page)
             || target.presence(last) != Presence::Absent
-            || self.queue.covers(last)
+            || self.queue.source_of(last).is_some()
     }
 
     /// The next request to start, as far as there is room, and its number.
@@ -387,6 +394,7 @@ impl Planner {
                 .filter(|page| !self.ahead.holds(*page) && is_absent(*page))
                 .collect();
             if absent.is_empty() {
+                // The program, or another request, has read it.
                 continue;
             }
             let window = match window_of(request.source) {

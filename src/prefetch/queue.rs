@@ -144,11 +144,13 @@ impl Queue {
         self.waiting.iter().map(|w| w.request.deadline).min()
     }
 
-    /// Whether a request that waits covers this offset.
+    /// Who asked for this offset, if a request that waits covers it.
     #[must_use]
-    pub fn covers(&self, offset: u64) -> bool {
+    pub fn source_of(&self, offset: u64) -> Option<Source> {
         let mut requests = self.waiting.iter().map(|w| &w.request);
-        requests.any(|r| (r.offset..r.offset.saturating_add(r.size)).contains(&offset))
+        requests
+            .find(|r| (r.offset..r.offset.saturating_add(r.size)).contains(&offset))
+            .map(|r| r.source)
     }
 
     /// Requests that wait.
