@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gds_rs::engine::{Buffer, Context, File, MemoryKind};
-use gds_rs::prefetch::{Done, PrefetchConfig, Prefetcher, Presence, Target};
+use gds_rs::prefetch::target::Done;
+use gds_rs::prefetch::{PrefetchConfig, Prefetcher, Presence, Target};
 use gds_rs::{Error, Result};
 use parking_lot::{Condvar, Mutex};
 
