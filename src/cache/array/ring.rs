@@ -3,7 +3,7 @@
 //! A ring has as many entries as slots, and every request holds a slot from before it is written
 //! until its completion was seen, so neither direction can overrun. A word carries the round of
 //! its ring, so the reader sees by the word alone whether it is new: no counter is shared.
-//! The protocol is generic over the memory; `tests/cache_array_loom.rs` tries its interleavings.
+//! The protocol is generic over the memory, so that tests can drive both sides.
 
 #![allow(unsafe_code, reason = "pinned memory that kernels write")]
 
