@@ -3,16 +3,25 @@
 //!
 //! Committers append records under one lock; one thread takes all that is pending, seals it as a
 //! batch and blocks in one durable write. What is acknowledged is a prefix of the order of
-//! appends. Nobody spins: committers and the log thread sleep on condition variables. Byte layout:
+//! appends. Nobody spins: committers and the log thread sleep on condition variables. A failed
+//! write or flush ends the log ("poisoned"): nothing is tried again. Byte layout:
 //! `docs/format-kv.md`. Guarded by `tests/kv_wal.rs`, `tests/kv_wal_crash.rs`,
 //! `tests/kv_wal_loom.rs`.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod format;
+mod log;
+mod pending;
+mod recover;
+mod thread;
+pub mod ticket;
 
-use super::disk::Disk;
-use crate::error::{Error, Result};
+use std::time::Duration;
+
+use super::disk::{BLOCK, Disk};
+use crate::error::{Error, ErrorKind, Result};
+
+pub use self::log::{Append, Mark, Wal};
+pub use recover::{Each, Recovered, recover};
 
 /// Number of a record: from 1, one more each.
 pub type Lsn = u64;
@@ -42,19 +51,90 @@ pub struct WalStart {
 pub struct WalConfig {
     /// Start of the ring on the disk, bytes.
     pub offset: u64,
-    /// Size of the ring, bytes.
+    /// Size of the ring, bytes: whole blocks, 8 at least.
     pub size: u64,
-    /// Largest batch with its header, bytes: whole blocks.
+    /// Largest batch with its header, bytes: whole blocks, a quarter of the ring at most.
     pub max_batch_bytes: usize,
-    /// Bytes of records that may wait for the log thread.
+    /// Bytes of records that may wait for the log thread: one batch at least.
     pub pending_bytes: usize,
     /// Longest that a committer waits for room.
     pub stall: Duration,
-    /// After this long without work the last batch is sealed by an empty one, once.
+    /// After this long without work an empty batch is written, once, that says that the last one
+    /// is durable.
     pub idle: Duration,
 }
 
-/// What the log has done.
+impl WalConfig {
+    /// The defaults for a ring: batches to 1 MiB (a quarter of a small ring), 8 of them waiting,
+    /// stalls of 30 s at most, 10 ms until it counts as idle.
+    #[must_use]
+    pub fn new(offset: u64, size: u64) -> Self {
+        let block = BLOCK as u64;
+        let batch = ((size / 4).min(1 << 20) / block * block).max(block) as usize;
+        Self {
+            offset,
+            size,
+            max_batch_bytes: batch,
+            pending_bytes: 8 * batch,
+            stall: Duration::from_secs(30),
+            idle: Duration::from_millis(10),
+        }
+    }
+
+    /// Checks the rules of the fields.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with the rule.
+    pub fn validate(&self) -> Result<()> {
+        let block = BLOCK as u64;
+        let batch = self.max_batch_bytes as u64;
+        let broken = if !self.offset.is_multiple_of(block) || !self.size.is_multiple_of(block) {
+            format!("its offset and size must be multiples of {block}")
+        } else if self.size < 8 * block {
+            format!("its size must be {} at least", 8 * block)
+        } else if !batch.is_multiple_of(block) || batch < block || batch > self.size / 4 {
+            format!(
+                "max_batch_bytes must be a multiple of {block} up to {}",
+                self.size / 4
+            )
+        } else if batch > 1 << 30 {
+            "max_batch_bytes must be 1 GiB at most".to_owned()
+        } else if self.pending_bytes < self.max_batch_bytes {
+            format!("pending_bytes must be {batch} at least, one batch")
+        } else {
+            return Ok(());
+        };
+        let message = format!(
+            "use a log of {} bytes at {} with batches of {batch} and {} pending: {broken}",
+            self.size, self.offset, self.pending_bytes
+        );
+        Err(Error::new(ErrorKind::InvalidConfig, message))
+    }
+
+    /// Checks that a log on this disk can start there.
+    fn check_start(&self, disk: &dyn Disk, start: &WalStart) -> Result<()> {
+        self.validate()?;
+        if self.offset + self.size > disk.size() {
+            let message = format!(
+                "use a log of {} bytes at {}: the disk ends at {}",
+                self.size,
+                self.offset,
+                disk.size()
+            );
+            return Err(Error::new(ErrorKind::Corrupted, message).with_offset(disk.size()));
+        }
+        if !start.position.is_multiple_of(BLOCK as u64) || start.next_lsn == 0 {
+            let message = format!(
+                "use a log from position {} and record {}: no log can start there",
+                start.position, start.next_lsn
+            );
+            return Err(Error::new(ErrorKind::Corrupted, message).with_offset(self.offset));
+        }
+        Ok(())
+    }
+}
+
+/// What the log has done since it was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WalStats {
     /// Records appended.
@@ -63,7 +143,7 @@ pub struct WalStats {
     pub commits: u64,
     /// Bytes of records, with their headers.
     pub record_bytes: u64,
-    /// Batches written, trailers included.
+    /// Batches written, empty ones included.
     pub batches: u64,
     /// Empty batches.
     pub trailers: u64,
@@ -73,173 +153,18 @@ pub struct WalStats {
     pub data_flushes: u64,
     /// Times that a committer had to wait for room.
     pub stalls: u64,
+    /// Most commits in one batch.
+    pub commits_per_batch_max: u64,
     /// Bytes of the ring in use.
     pub used_bytes: u64,
     /// Size of the ring, bytes.
     pub ring_bytes: u64,
-    /// Largest number of commits in one batch.
-    pub commits_per_batch_max: u64,
+    /// Bytes of records that wait for the log thread.
+    pub pending_bytes: u64,
 }
 
-/// The log. Dropping it writes what is pending and ends its thread.
-pub struct Wal(());
-
-/// A commit in the making: holds the commit lock until it is finished or dropped.
-pub struct Append<'a>(&'a Wal);
-
-/// A boundary between batches: what was appended before, and nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    /// The last record before it.
-    pub lsn: Lsn,
-}
-
-/// Bytes of the ring and of `begin` that a record with this much payload takes.
+/// Bytes of a record with this much payload, as `Wal::begin` counts them.
 #[must_use]
 pub const fn record_bytes(payload: usize) -> usize {
-    8 + payload
-}
-
-impl Wal {
-    /// Starts the log thread.
-    ///
-    /// # Errors
-    /// `InvalidConfig`; `Io` when no thread can be made.
-    pub fn start(_disk: Arc<dyn Disk>, _config: WalConfig, _start: WalStart) -> Result<Arc<Self>> {
-        todo!()
-    }
-    /// Takes the commit lock, with room for records of `bytes` (sum of [`record_bytes`]).
-    ///
-    /// # Errors
-    /// `OutOfRange` for more than a commit may have; `TimedOut` where no room came in time;
-    /// `Poisoned`.
-    pub fn begin(&self, _bytes: usize) -> Result<Append<'_>> {
-        todo!()
-    }
-    /// Largest `bytes` that `begin` takes.
-    pub fn commit_bytes_max(&self) -> usize {
-        todo!()
-    }
-    /// Largest payload of one record, bytes.
-    pub fn payload_bytes_max(&self) -> usize {
-        todo!()
-    }
-    /// The last record that is durable.
-    pub fn durable_lsn(&self) -> Lsn {
-        todo!()
-    }
-    /// The last record that was appended.
-    pub fn appended_lsn(&self) -> Lsn {
-        todo!()
-    }
-    /// Sleeps until `lsn` is durable.
-    ///
-    /// # Errors
-    /// `TimedOut`, `Poisoned`.
-    pub fn wait(&self, _lsn: Lsn, _deadline: Option<Instant>) -> Result<()> {
-        todo!()
-    }
-    /// Calls back when `lsn` is durable, or the log poisoned.
-    pub fn on_durable(&self, _lsn: Lsn, _call: Box<dyn FnOnce(Result<Lsn>) + Send>) {
-        todo!()
-    }
-    /// A boundary after all that was appended so far.
-    ///
-    /// # Errors
-    /// `Poisoned`.
-    pub fn seal_mark(&self) -> Result<Mark> {
-        todo!()
-    }
-    /// Waits until what is before the mark is durable; where recovery may start after it.
-    ///
-    /// # Errors
-    /// As `wait`; each mark can be asked once.
-    pub fn start_after(&self, _mark: &Mark, _deadline: Option<Instant>) -> Result<WalStart> {
-        todo!()
-    }
-    /// The ring before `start` may be written over.
-    pub fn release(&self, _start: &WalStart) {
-        todo!()
-    }
-    /// Bytes of the ring in use.
-    pub fn used_bytes(&self) -> u64 {
-        todo!()
-    }
-    /// Whether a failure ended it.
-    pub fn is_poisoned(&self) -> bool {
-        todo!()
-    }
-    /// Ends it: all that waits is answered with `Poisoned`.
-    pub fn poison(&self, _error: Error) {
-        todo!()
-    }
-    /// What it has done.
-    pub fn stats(&self) -> WalStats {
-        todo!()
-    }
-    /// Calls when more than half of the ring is used, and when a committer waits for the ring.
-    pub fn on_pressure(&self, _call: Box<dyn Fn() + Send + Sync>) {
-        todo!()
-    }
-}
-
-impl Append<'_> {
-    /// Adds a record of these parts.
-    ///
-    /// # Errors
-    /// `OutOfRange` past what `begin` was told, or past the largest record.
-    pub fn push(&mut self, _kind: u8, _parts: &[&[u8]]) -> Result<Lsn> {
-        todo!()
-    }
-    /// A record of this commit names data that was written and not flushed.
-    pub fn set_has_data(&mut self) {
-        todo!()
-    }
-    /// A boundary before this commit. Before the first push.
-    pub fn mark(&mut self) -> Mark {
-        todo!()
-    }
-    /// Ends the commit: its last record, to wait for. Of a commit without records: the last one
-    /// appended before.
-    pub fn finish(self) -> Lsn {
-        todo!()
-    }
-}
-
-impl fmt::Debug for Wal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wal").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Append<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Append").finish_non_exhaustive()
-    }
-}
-
-/// What recovery found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recovered {
-    /// Where the log goes on; the epoch is still the old one ([`super::superblock::Superblock::begin_epoch`]).
-    pub next: WalStart,
-    /// Whole batches that were read.
-    pub batches: u64,
-    /// Disk offset of a batch that was being written when the crash came, where there is one.
-    pub torn_at: Option<u64>,
-}
-
-/// Reads the log from `start` and hands each record of each whole commit to `each` (number, kind,
-/// payload, whether it is the last of its commit), in order.
-///
-/// # Errors
-/// `Corrupted` with the offset where bytes that were durable are not what was written; `Io` where
-/// the disk cannot be read; what `each` answers.
-pub fn recover(
-    _disk: &dyn Disk,
-    _config: &WalConfig,
-    _start: &WalStart,
-    _each: &mut dyn FnMut(Lsn, u8, &[u8], bool) -> Result<()>,
-) -> Result<Recovered> {
-    todo!()
+    pending::record_size(payload)
 }
