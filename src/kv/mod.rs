@@ -15,6 +15,7 @@
 pub mod bugs;
 pub mod disk;
 pub mod sim;
+pub mod store;
 pub mod superblock;
 pub mod wal;
 

@@ -272,7 +272,8 @@ impl Shared {
                 return Err(self.no_space("room in the superblock for the index's segments"));
             }
             let start = self.wal.start_after(&mark, None)?;
-            self.wal.wait(self.wal.appended_lsn(), None)?;
+            // The commit lock is passed: no commit is half in the index and not appended.
+            self.wal.wait(self.wal.seal_mark()?.lsn, None)?;
             Ok(start)
         })();
         let start = match start {
@@ -286,7 +287,7 @@ impl Shared {
         let list = MetaLog::list(&draft.parts);
         let written = flushed.and_then(|()| self.root.write(&start, list));
         if let Err(error) = written {
-            self.wal.poison(error.clone());
+            self.wal.poison(&error);
             draft.undo_nothing();
             return Err(error);
         }

@@ -399,6 +399,11 @@ impl Index {
         }
     }
 
+    /// Adds the keys of shard `n` to `into`.
+    pub fn keys_of(&self, n: usize, into: &mut Vec<Key>) {
+        into.extend(self.shards[n].read().table.iter().map(|e| e.key.clone()));
+    }
+
     /// Calls `each` for every entry with the right to change it; only while opening.
     pub fn for_each_mut(&self, each: &mut dyn FnMut(&mut Entry)) {
         for shard in &self.shards {

@@ -67,17 +67,21 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        // Between commits, so that it sees whole ones; a store that takes no commits needs no
-        // lock for that.
-        let append = shared.wal.begin(0).ok();
+    pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self> {
+        // Between commits, so that it sees whole ones. A poisoned log takes no commits, and none
+        // is under way once it has said so.
+        let append = match shared.wal.begin(0) {
+            Ok(append) => Some(append),
+            Err(error) if error.kind() == ErrorKind::Poisoned => None,
+            Err(error) => return Err(error),
+        };
         let lsn = shared.wal.appended_lsn();
         shared.snapshots.hold(lsn);
         drop(append);
-        Self {
+        Ok(Self {
             shared: Arc::clone(shared),
             lsn,
-        }
+        })
     }
 
     /// The last record that it sees.

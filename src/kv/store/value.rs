@@ -247,6 +247,60 @@ impl ValueWriter {
         Ok(())
     }
 
+    /// Room that the caller writes itself, and the bytes that each of its checksums must cover.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(Run, u64)> {
+        if self.length.is_none() && self.sums.len + bytes.max(self.hint) > FINE_MAX {
+            // Known now; where the value stays shorter, `fill` says so.
+            if self.sums.len == 0 || self.sums.len == FINE_MAX {
+                self.sums.coarsen();
+            }
+        }
+        if self.sums.filled != 0 {
+            let message = format!(
+                "reserve room for a value: {} bytes came before, which is no multiple of {}",
+                self.sums.len, self.sums.chunk
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        self.flush()?;
+        if self.rest.bytes == 0 {
+            self.more(blocks_of(bytes))?;
+        }
+        let chunk = self.sums.chunk;
+        let mut run = self.rest;
+        run.bytes = run.bytes.min(blocks_of(bytes));
+        if run.bytes < blocks_of(bytes) && run.bytes >= chunk {
+            run.bytes -= run.bytes % chunk;
+        }
+        Ok((run, chunk))
+    }
+
+    /// The first `len` bytes of the room at `offset` were written, with these checksums.
+    pub fn fill(&mut self, offset: u64, len: u64, chunk: u64, crcs: &[u32]) -> Result<()> {
+        let right = self.sums.filled == 0
+            && offset == self.rest.offset
+            && blocks_of(len) <= self.rest.bytes
+            && chunk == self.sums.chunk
+            && crcs.len() as u64 == len.div_ceil(chunk);
+        if !right {
+            let message = format!(
+                "fill a run with {len} bytes at {offset}: reserve it first, and give a checksum \
+                 for every {} bytes",
+                self.sums.chunk
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        self.use_rest(blocks_of(len));
+        self.sums.done.extend(crcs);
+        self.sums.len += len;
+        // A short last chunk: nothing may follow it.
+        if len % chunk != 0 {
+            let crc = self.sums.done.pop().unwrap_or(0);
+            (self.sums.crc, self.sums.filled) = (crc, len % chunk);
+        }
+        Ok(())
+    }
+
     /// Writes the rest, and the manifest if the value needs one.
     pub fn finish(mut self) -> Result<Stored> {
         self.flush()?;
