@@ -431,7 +431,8 @@ fn a_full_store_answers_and_deletes_still_work() {
         }
         store.sync().unwrap();
         for n in put..put + put / 3 {
-            store.put(&n.to_le_bytes(), &bytes(n, size)).unwrap();
+            let lsn = store.put(&n.to_le_bytes(), &bytes(n, size));
+            assert!(lsn.is_ok(), "{size}: {n} of {put}: {lsn:?}, {:?}", store.stats());
         }
         assert_clean(&store);
         drop(store);

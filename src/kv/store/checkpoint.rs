@@ -34,6 +34,8 @@ pub(crate) struct MetaPart {
     pub segment: u32,
     pub valid: u64,
     pub entries: u64,
+    /// Bytes of the entries, without headers and padding.
+    pub payload: u64,
 }
 
 /// The meta log as the last complete checkpoint left it. Its lock is held by whoever makes a
@@ -97,7 +99,7 @@ impl<'a> Draft<'a> {
         if self.builder.is_empty() {
             return Ok(());
         }
-        let size = self.builder.size() as u64;
+        let (size, payload) = (self.builder.size() as u64, self.builder.payload() as u64);
         let segment_bytes = self.shared.space.segment_bytes();
         if self.parts.back().is_none_or(|p| p.valid + size > segment_bytes) {
             let segment = self.shared.space.take_meta();
@@ -107,6 +109,7 @@ impl<'a> Draft<'a> {
                 segment,
                 valid: 0,
                 entries: 0,
+                payload: 0,
             });
         }
         let block = Blocks::copy_of(&self.builder.finish(self.next_seq))?;
@@ -115,6 +118,7 @@ impl<'a> Draft<'a> {
             self.shared.disk.write(offset, &block)?;
             part.valid += size;
             part.entries += self.in_block;
+            part.payload += payload;
         }
         self.in_block = 0;
         self.next_seq += 1;
@@ -169,11 +173,13 @@ impl<'a> Draft<'a> {
         self.end_block()
     }
 
-    /// Cleans the oldest segments while less than half of the log's entries are in use.
+    /// Cleans the oldest segments while less than half of the log is in use.
     fn clean(&mut self) -> Result<()> {
         for _ in 1..self.parts.len() {
-            let total: u64 = self.parts.iter().map(|p| p.entries).sum();
-            if self.parts.len() < 2 || total <= 2 * self.shared.index.keys() + 64 {
+            let sum = |of: fn(&MetaPart) -> u64| self.parts.iter().map(of).sum::<u64>();
+            let mean = sum(|p| p.payload).div_ceil(sum(|p| p.entries).max(1));
+            let wanted = 2 * self.shared.index.keys() * mean + self.shared.space.segment_bytes();
+            if self.parts.len() < 2 || sum(|p| p.valid) <= wanted {
                 break;
             }
             let Some(oldest) = self.parts.pop_front() else {
@@ -229,7 +235,8 @@ pub(crate) fn read_part(
     id: u64,
     part: &MetaPart,
     each: &mut dyn FnMut(u64, &[u8], Lsn, Reference),
-) -> Result<()> {
+) -> Result<u64> {
+    let mut payload = 0;
     let start = space.segment_start(part.segment);
     let mut blocks = Blocks::new(part.valid as usize)?;
     if part.valid > 0 {
@@ -242,10 +249,11 @@ pub(crate) fn read_part(
             let message = "read the store's index: a block of the meta log is damaged; repair it";
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(offset));
         };
-        block.entries(&mut |key, lsn, reference| each(block.seq, key, lsn, reference))?;
+        let read = block.entries(&mut |key, lsn, reference| each(block.seq, key, lsn, reference));
+        payload += read? as u64;
         at += block.bytes;
     }
-    Ok(())
+    Ok(payload)
 }
 
 impl Shared {

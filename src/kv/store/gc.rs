@@ -17,7 +17,7 @@ use super::key::Key;
 use super::page;
 use super::pages::PageWriter;
 use super::read::runs_of;
-use super::reference::{Extent, Manifest, Reference, Run, blocks_of};
+use super::reference::{Extent, Manifest, Reference, Run};
 use super::space::{Candidate, Stream};
 use super::value::{Stored, store_manifest, stored};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,20 +92,27 @@ impl Shared {
         candidates.retain(|c| c.live < worth && !meta.bad.contains(&c.segment));
         candidates.sort_by(|a, b| score(b).total_cmp(&score(a)));
         let (free, _) = self.space.free_and_all();
-        // One segment for what alignment wastes, one for the index.
-        let room = if self.space.may_grow() { 8 } else { free.saturating_sub(2 + self.pages_due()) };
-        let budget = room.max(1).saturating_mul(size - size / 8);
-        let (mut live, mut gain) = (0, 0);
+        // What alignment and whole pages waste in the new segments, and one for the index.
+        let capacity = size - size / 8;
+        let room = if self.space.may_grow() {
+            8
+        } else {
+            free.saturating_sub(1 + self.pages_due()).max(1)
+        };
+        let budget = room.saturating_mul(capacity);
+        let mut live = 0;
         let mut chosen = HashSet::new();
         for c in candidates {
             if live + c.live <= budget {
                 live += c.live;
-                gain += size - c.live;
                 chosen.insert(c.segment);
             }
         }
-        // Less than a segment of dead bytes cannot free one.
-        if gain < size + size / 8 { HashSet::new() } else { chosen }
+        // As many segments as are freed would be filled: nothing is won.
+        if chosen.len() as u64 <= live.div_ceil(capacity) {
+            chosen.clear();
+        }
+        chosen
     }
 
     /// Moves everything alive out of `victims`.
@@ -270,12 +277,5 @@ impl Shared {
         self.space.reclaim();
         self.space.discard_free()?;
         Ok(self.space.free_and_all().0.saturating_sub(before))
-    }
-
-    /// Live bytes of a reference, whole blocks.
-    pub fn stored_bytes(reference: &Reference, key_len: usize) -> u64 {
-        let mut all = 0;
-        reference.pieces(key_len, &mut |_, bytes| all += blocks_of(bytes));
-        all
     }
 }

@@ -57,6 +57,11 @@ impl MetaBuilder {
         self.bytes.len().next_multiple_of(BLOCK)
     }
 
+    /// Bytes of the entries.
+    pub fn payload(&self) -> usize {
+        self.bytes.len() - META_HEADER
+    }
+
     /// The finished block number `seq`; the builder is empty again.
     pub fn finish(&mut self, seq: u64) -> Vec<u8> {
         let mut block = std::mem::replace(&mut self.bytes, vec![0; META_HEADER]);
@@ -100,11 +105,11 @@ impl<'a> MetaBlock<'a> {
             })
     }
 
-    /// Calls `each` for every entry.
+    /// Calls `each` for every entry; the bytes that they take.
     ///
     /// # Errors
     /// `Corrupted` when an entry is no entry: the checksum held, so this was written wrongly.
-    pub fn entries(&self, each: &mut dyn FnMut(&[u8], Lsn, Reference)) -> Result<()> {
+    pub fn entries(&self, each: &mut dyn FnMut(&[u8], Lsn, Reference)) -> Result<usize> {
         let mut r = Reader(self.body);
         for n in 0..self.entries {
             let entry = (|| {
@@ -119,7 +124,7 @@ impl<'a> MetaBlock<'a> {
             };
             each(key, lsn, reference);
         }
-        Ok(())
+        Ok(self.body.len() - r.0.len())
     }
 }
 

@@ -4,7 +4,6 @@
 //! of each key wins; records of the log after the checkpoint, newer versions win; lists of runs of
 //! long values; live bytes a segment; the next epoch durable in the superblock; then it serves.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
@@ -185,6 +184,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
             segment,
             valid: part.valid_bytes,
             entries: 0,
+            payload: 0,
         });
     }
     load(&*disk, &space, id, &index, &mut meta)?;
@@ -243,7 +243,7 @@ fn load(
 ) -> Result<()> {
     let parts: Vec<MetaPart> = meta.parts.iter().copied().collect();
     let next = AtomicUsize::new(0);
-    let found = Mutex::new((0u64, vec![0u64; parts.len()]));
+    let found = Mutex::new((0u64, parts.clone()));
     let failure = Mutex::new(None);
     let read = || {
         while let Some(part) = parts.get(next.fetch_add(1, Relaxed)) {
@@ -253,15 +253,17 @@ fn load(
                 last = last.max(seq + 1);
                 index.load(key, lsn, seq as u32, reference);
             });
-            if let Err(error) = result {
-                failure.lock().get_or_insert(error);
-                return;
-            }
+            let payload = match result {
+                Ok(payload) => payload,
+                Err(error) => {
+                    failure.lock().get_or_insert(error);
+                    return;
+                }
+            };
             let mut found = found.lock();
             found.0 = found.0.max(last);
-            let place = parts.iter().position(|p| p.segment == part.segment);
-            if let Some(count) = place.and_then(|n| found.1.get_mut(n)) {
-                *count = entries;
+            for known in found.1.iter_mut().filter(|p| p.segment == part.segment) {
+                (known.entries, known.payload) = (entries, payload);
             }
         }
     };
@@ -274,13 +276,9 @@ fn load(
     if let Some(error) = failure.into_inner() {
         return Err(error);
     }
-    let (last, entries) = found.into_inner();
+    let (last, parts) = found.into_inner();
     meta.next_seq = last;
-    meta.parts = parts
-        .into_iter()
-        .zip(entries)
-        .map(|(part, entries)| MetaPart { entries, ..part })
-        .collect::<VecDeque<_>>();
+    meta.parts = parts.into();
     Ok(())
 }
 

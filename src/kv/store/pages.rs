@@ -45,7 +45,7 @@ pub(crate) struct PageWriter<'a> {
 
 impl<'a> PageWriter<'a> {
     pub fn new(shared: &'a Shared, stream: Stream, checkpoint: u64) -> Self {
-        let most = usize::try_from(shared.space.piece_max() / 4).unwrap_or(BATCH);
+        let most = usize::try_from(shared.space.piece_max() / 8).unwrap_or(BATCH);
         Self {
             shared,
             stream,
@@ -55,7 +55,7 @@ impl<'a> PageWriter<'a> {
             pages: Vec::new(),
             slots: Vec::new(),
             target: 0,
-            most: most.min(BATCH) / BLOCK * BLOCK,
+            most: most.min(BATCH),
         }
     }
 

@@ -267,6 +267,9 @@ impl Shared {
         offset: u64,
         into: &mut [u8],
     ) -> Result<()> {
+        if into.is_empty() {
+            return Ok(());
+        }
         let len = reference.len();
         let chunk = chunk_of(len);
         let end = offset + into.len() as u64;
