@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::missing_panics_doc)]
 
+pub mod crash;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use gds_rs::kv::wal::{Lsn, Recovered, Wal, WalConfig, WalStart, record_bytes, re
 pub const UUID: [u8; 16] = *b"a store of tests";
 
 /// Room for data behind the ring of a test store, bytes.
-pub const DATA: u64 = 256 << 10;
+pub const DATA: u64 = 2 << 20;
 
 /// Superblocks 4 KiB apart, a ring of `wal` bytes, segments of 64 KiB.
 pub fn geometry(wal: u64) -> Geometry {
