@@ -3,16 +3,15 @@
 mod common;
 mod kv_support;
 
-use std::os::fd::RawFd;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use gds_rs::ErrorKind;
 use gds_rs::io::fault::{Fault, FaultPlan};
 use gds_rs::io::posix::Posix;
-use gds_rs::io::{Io, OpenMode, Queue};
+use gds_rs::io::{Io, OpenMode};
 use gds_rs::kv::disk::{BLOCK, Blocks, Disk, FileDisk};
 use gds_rs::kv::sim::{SimDisk, Survivors};
+use kv_support::noted::Noted;
 use kv_support::{UUID, disk_bytes, geometry, stamp};
 
 const SIZE: u64 = 256 << 10;
@@ -161,43 +160,16 @@ fn failed_writes_and_syncs_are_errors_with_the_place() {
     assert_eq!(error.kind(), ErrorKind::NoSpace);
 }
 
-/// Notes what was synced, by path.
-#[derive(Debug, Default)]
-struct Noted(Mutex<Vec<PathBuf>>);
-
-impl Io for Noted {
-    fn name(&self) -> &'static str {
-        "noted"
-    }
-    fn queue(&self, depth: usize) -> gds_rs::Result<Box<dyn Queue>> {
-        Posix.queue(depth)
-    }
-    unsafe fn read_at(&self, fd: RawFd, pointer: *mut u8, size: usize, offset: u64) -> i64 {
-        // SAFETY: the same promise.
-        unsafe { Posix.read_at(fd, pointer, size, offset) }
-    }
-    unsafe fn write_at(&self, fd: RawFd, pointer: *const u8, size: usize, offset: u64) -> i64 {
-        // SAFETY: the same promise.
-        unsafe { Posix.write_at(fd, pointer, size, offset) }
-    }
-    fn sync(&self, fd: RawFd) -> i64 {
-        let path = std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open file");
-        self.0.lock().expect("no panic").push(path);
-        Posix.sync(fd)
-    }
-}
-
 #[test]
 fn opening_syncs_the_file_and_making_it_its_folder_too() {
     let folder = common::Folder::new();
     let real = folder.path("").canonicalize().expect("a folder");
     let path = real.join("new");
-    let noted = Arc::new(Noted::default());
+    let noted = Arc::new(Noted::over(Posix));
     drop(FileDisk::open(&path, OpenMode::create(), noted.clone()).expect("made"));
-    let first = std::mem::take(&mut *noted.0.lock().expect("no panic"));
-    assert_eq!(first, [path.clone(), real]);
+    assert_eq!(noted.synced(), [path.clone(), real]);
     drop(FileDisk::open(&path, OpenMode::read_write(), noted.clone()).expect("opened"));
-    assert_eq!(*noted.0.lock().expect("no panic"), [path]);
+    assert_eq!(noted.synced(), [path]);
 }
 
 #[test]
