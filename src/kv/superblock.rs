@@ -1,8 +1,9 @@
 //! The root of a store: four equal copies, of which two newest that agree count.
 //!
-//! Written as copies 0 and 1, flush, copies 2 and 3, flush: at every moment two copies of the old
-//! or two of the new superblock are whole. A single copy of a newer one is a write that never
-//! ended, which nobody relied on. Byte layout: `docs/format-kv.md`. Guarded by
+//! Two copies are written and flushed, then the other two: at every moment two copies of the old
+//! or two of the new superblock are whole. After a crash in the middle, the two that do not hold
+//! the one in force go first. A single copy of a newer one is a write that never ended, which
+//! nobody relied on. Byte layout: `docs/format-kv.md`. Guarded by
 //! `tests/kv_superblock.rs`.
 
 use super::bugs::{self, Bug};
@@ -144,6 +145,24 @@ pub struct Superblock {
     pub wal: WalStart,
     /// The meta log, oldest segment first.
     pub meta: Vec<MetaSegment>,
+    /// Copies on the disk that hold this.
+    held: Held,
+}
+
+/// Copies by bit. No part of what a superblock says.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held(u8);
+
+impl PartialEq for Held {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Held {}
+
+impl Held {
+    const ALL: u8 = (1 << COPIES) - 1;
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -210,6 +229,7 @@ impl Superblock {
                 next_lsn: 1,
             },
             meta: Vec::new(),
+            held: Held(Held::ALL),
         })
     }
 
@@ -339,6 +359,7 @@ impl Superblock {
                 next_lsn: u64_at(b, WAL_NEXT_LSN),
             },
             meta: (0..count).map(meta).collect(),
+            held: Held(1 << copy),
         }))
     }
 
@@ -386,14 +407,24 @@ impl Superblock {
     /// nothing may be written any more until the store is opened again.
     pub fn write(&mut self, disk: &dyn Disk) -> Result<()> {
         self.generation += 1;
-        for pair in [[0, 1], [2, 3]] {
+        // Two copies that hold the one in force stay until two hold the new one. After a crash
+        // those may be any two, so who does not hold it comes first.
+        let mut copies: [u32; COPIES as usize] = std::array::from_fn(|copy| copy as u32);
+        copies.sort_by_key(|copy| self.held.0 >> copy & 1);
+        for (pair, after) in [(&copies[..2], None), (&copies[2..], Some(Held::ALL))] {
             for copy in pair {
-                let block = self.encode(copy)?;
-                disk.write(u64::from(copy) * self.geometry.spacing, &block)?;
+                self.write_copy(disk, *copy)?;
             }
             disk.flush()?;
+            let these = pair.iter().fold(0, |mask, copy| mask | (1 << copy));
+            self.held = Held(after.unwrap_or(these));
         }
         Ok(())
+    }
+
+    fn write_copy(&self, disk: &dyn Disk, copy: u32) -> Result<()> {
+        let block = self.encode(copy)?;
+        disk.write(u64::from(copy) * self.geometry.spacing, &block)
     }
 
     /// Makes the first superblock of a store: erases what may look like a copy of an older one,
@@ -505,12 +536,18 @@ impl Seen {
 
     fn agreed(mut self, disk: &dyn Disk) -> Result<Superblock> {
         self.whole.sort_by_key(|s| std::cmp::Reverse(s.generation));
-        let pair = self.whole.iter().enumerate().find_map(|(index, one)| {
-            let again = self.whole[index + 1..].contains(one);
-            again.then(|| one.clone())
-        });
-        if let Some(superblock) = pair {
-            return Ok(superblock);
+        let pair = self
+            .whole
+            .iter()
+            .enumerate()
+            .find_map(|(index, one)| self.whole[index + 1..].contains(one).then_some(one));
+        if let Some(one) = pair {
+            let equal = self.whole.iter().filter(|other| *other == one);
+            let held = equal.fold(0, |mask, copy| mask | copy.held.0);
+            return Ok(Superblock {
+                held: Held(held),
+                ..one.clone()
+            });
         }
         if let Some(error) = self.unknown.or(self.unreadable) {
             return Err(match disk.path() {

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, clippy::missing_panics_doc)]
 
+pub mod crash;
+pub mod noted;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ use gds_rs::kv::wal::{Lsn, Recovered, Wal, WalConfig, WalStart, record_bytes, re
 pub const UUID: [u8; 16] = *b"a store of tests";
 
 /// Room for data behind the ring of a test store, bytes.
-pub const DATA: u64 = 256 << 10;
+pub const DATA: u64 = 2 << 20;
 
 /// Superblocks 4 KiB apart, a ring of `wal` bytes, segments of 64 KiB.
 pub fn geometry(wal: u64) -> Geometry {
@@ -131,7 +134,13 @@ impl Rig {
     /// Moves the start of recovery after everything so far.
     pub fn checkpoint(&mut self) {
         let mark = self.wal.seal_mark().expect("a mark");
-        self.superblock.wal = self.wal.start_after(&mark, None).expect("durable");
+        let mut start = self.wal.start_after(&mark, None);
+        // Told too early (Bug::AckBeforePrefix): where it ends is known a little later.
+        while start.is_err() && cfg!(feature = "seeded-bugs") && !self.wal.is_poisoned() {
+            std::thread::sleep(Duration::from_millis(1));
+            start = self.wal.start_after(&mark, None);
+        }
+        self.superblock.wal = start.expect("durable");
         self.superblock.write(&*self.disk).expect("a superblock");
         self.wal.release(&self.superblock.wal);
     }

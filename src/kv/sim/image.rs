@@ -78,6 +78,35 @@ impl SimDisk {
     }
 }
 
+impl SimDisk {
+    /// Changes that had begun and not ended at the moment `at`: a disk far away may do them after
+    /// the crash, and after the store is open again ([`SimDisk::land`]).
+    #[must_use]
+    pub fn under_way(&self, at: usize) -> Vec<Change> {
+        let state = self.state.lock();
+        let log = &state.log[..at.min(state.log.len())];
+        let ended: HashSet<usize> = log
+            .iter()
+            .filter_map(|event| match event {
+                Event::End(id) => Some(*id),
+                Event::Begin(..) => None,
+            })
+            .collect();
+        let begun = log.iter().filter_map(|event| match event {
+            Event::Begin(id, change) if !ended.contains(id) => Some(change.clone()),
+            _ => None,
+        });
+        begun.collect()
+    }
+
+    /// Does a change that another disk had under way, durably.
+    pub fn land(&self, change: &Change) {
+        let mut state = self.state.lock();
+        apply(&mut state.content, change);
+        apply(&mut state.base, change);
+    }
+}
+
 /// What is durable after `log`, by number, and whether the name is.
 fn durable(log: &[Event]) -> (HashSet<usize>, bool) {
     let mut durable = HashSet::new();
@@ -130,6 +159,9 @@ fn tear(content: &mut Content, change: &Change, unit: usize, random: &mut Random
     else {
         return;
     };
+    if blocks.is_empty() {
+        return;
+    }
     // One in four is cut once; the others lose pieces all over.
     let cut = match random.below(4) {
         0 => Some(random.below((blocks.len() * BLOCK) as u64) as usize / unit * unit),
