@@ -1,6 +1,8 @@
 //! What the tests of the key-value store share.
 #![allow(dead_code)]
 
+pub mod crash;
+
 use std::sync::Arc;
 use std::time::Duration;
 

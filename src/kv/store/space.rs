@@ -404,8 +404,10 @@ impl Space {
     /// `Corrupted` when live bytes lie in a meta segment or outside of the store.
     pub fn adopt_live(&self) -> Result<()> {
         let mut state = self.state.lock();
-        for n in 0..(CHUNK * CHUNKS) as u32 {
-            if self.table[n as usize / CHUNK].get().is_none() || self.segment(n).live.load(Acquire) == 0 {
+        let used = (0..CHUNKS).filter(|c| self.table[*c].get().is_some());
+        for n in used.flat_map(|c| c * CHUNK..(c + 1) * CHUNK) {
+            let n = n as u32;
+            if self.segment(n).live.load(Acquire) == 0 {
                 continue;
             }
             if state.kinds.get(n as usize) != Some(&Kind::Free) {
