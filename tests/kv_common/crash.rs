@@ -127,7 +127,7 @@ pub struct Run {
 }
 
 /// Reads what `located` names, past the store.
-fn read_located(disk: &SimDisk, located: &Located) -> Vec<u8> {
+pub fn read_located(disk: &SimDisk, located: &Located) -> Vec<u8> {
     if let Some(inline) = &located.inline {
         return inline.to_vec();
     }
@@ -188,6 +188,22 @@ pub fn run(workload: Workload) -> Result<Run, String> {
                     ),
                     Err(e) if full(&e) => {}
                     Err(e) => return Err(said("batch", e)),
+                }
+            }
+            15 if random.below(2) == 0 => {
+                // Longer than one batch of the log.
+                let mut batch = Batch::new();
+                let mut changes = Vec::new();
+                for part in 0..3u64 {
+                    let key = format!("key {:02}", part * 3).into_bytes();
+                    let value = bytes(workload.seed ^ n ^ (part << 30), 4000);
+                    batch.put(&key, &value);
+                    changes.push((key, Some(value)));
+                }
+                match store.write_async(&batch) {
+                    Ok(lsn) => oracle.commit(lsn, changes),
+                    Err(e) if full(&e) => {}
+                    Err(e) => return Err(said("long batch", e)),
                 }
             }
             15 | 16 => {
@@ -263,7 +279,9 @@ pub fn check(run: &Run, image: SimDisk, moment: usize, thorough: bool) -> Result
         Err(e) => return Err(format!("moment {moment}: put after the crash: {e:?}")),
     }
     drop(store);
-    let again = Store::open_on(disk, run.config.clone())
+    // A third run: what was acknowledged after the crash survives the next one.
+    let image = disk.image(disk.now(), Survivors::None).map_err(|e| format!("{e:?}"))?;
+    let again = Store::open_on(Arc::new(image), run.config.clone())
         .map_err(|e| format!("moment {moment}: open again: {e:?}"))?;
     if contents(&again)? != found {
         return Err(format!("moment {moment}: the second opening found something else"));

@@ -18,6 +18,7 @@ pub fn tiny() -> KvConfig {
         superblock_spacing: 4 << 10,
         memtable_bytes: 16 << 10,
         cache_bytes: 64 << 10,
+        max_batch_bytes: 12 << 10,
         stall: Duration::from_secs(20),
         ..KvConfig::default()
     }

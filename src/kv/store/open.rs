@@ -200,6 +200,10 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
     let pressure = Arc::clone(&signal);
     wal.on_pressure(Box::new(move || pressure.want_checkpoint()));
     let pages = usize::try_from(config.cache_bytes / 4096).unwrap_or(usize::MAX);
+    // A record with the longest key and the largest small value, or reference, fits into a batch.
+    let half = wal.payload_bytes_max() / 2 - 16;
+    let key_max = config.key_max().min(half);
+    let inline_max = config.inline_max.min(half);
     let cache = super::PageCache::with_weighter(
         pages.clamp(16, 1 << 24),
         config.cache_bytes,
@@ -208,8 +212,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
     Ok(Arc::new(Shared {
         wal,
         disk: meter,
-        key_max: config.key_max(),
-        config,
+        key_max,
+        config: KvConfig { inline_max, ..config },
         uuid,
         id,
         root,
