@@ -341,7 +341,7 @@ template <class Id> class Bench {
         const double read = pages * page_, wanted = (double)search_.edges * sizeof(Id);
         const bool filed = c.way == "cached" || c.way == "element";
         printf("{\"case\": \"%s\", \"cache_percent\": %llu, \"state\": \"%s\", \"page\": %u, "
-               "\"seconds\": %.5f, \"gteps\": %.4f, \"edges\": %llu, \"edge_bytes\": %.0f, "
+               "\"seconds\": %.5f, \"gteps\": %.6f, \"edges\": %llu, \"edge_bytes\": %.0f, "
                "\"misses\": %.0f, \"pages_per_second\": %.0f, \"bytes_read\": %.0f, "
                "\"amplification\": %.3f, \"levels\": %u, \"vertices\": %llu, \"cold\": %d, "
                "\"runs\": %s}\n",
