@@ -3,7 +3,7 @@
 //
 //   reader_bench FILE [--runs 5] [--cold] [--chunk BYTES,...] [--buffers N,...] [--ways WAY,...]
 //
-// Ways, all of them left out; sizes take K, M and G, and a chunk of 0 is the context's buffer_size:
+// Ways, all of them left out; sizes take K, M and G, and a chunk of 0 is the reader's default:
 //   whole    one gds_read() of the file into one allocation; left out where that does not fit
 //   blocks   gds_read_start() of 64 MiB, two under way, into two buffers that are used in turn
 //   stream   gds_reader_next(), a kernel in the caller's stream, gds_reader_release_on(): the host

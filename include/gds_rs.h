@@ -2008,7 +2008,10 @@ typedef struct gds_reader_config_t {
     uint32_t struct_size;
     /** Buffers, 2 to 64. 0 picks 2. */
     uint32_t buffers;
-    /** Bytes of a chunk, 4 KiB to 64 GiB. 0 picks the context's buffer_size. */
+    /**
+     * Bytes of a chunk, 4 KiB to 64 GiB. 0 picks four times the context's buffer_size:
+     * 64 MiB, unless configured.
+     */
     uint64_t chunk_bytes;
     /** GDS_MEMORY_DEVICE or GDS_MEMORY_PINNED. 0 picks device memory. */
     int32_t memory;

@@ -387,7 +387,7 @@ fn a_stream_is_measured_beside_the_bulk_read() {
         assert!(positive(&value["limits"][0]["gb_per_second"]));
     }
     let text = text_of(&folder, &["bench", "stream", path, "--runs", "1"]);
-    assert!(text.contains("1 chunks of 16M in 2 buffers"), "{text}");
+    assert!(text.contains("1 chunks of 64M in 2 buffers"), "{text}");
     assert!(
         text.contains("of the bulk read") && text.contains("limit: pread"),
         "{text}"

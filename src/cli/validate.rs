@@ -15,12 +15,14 @@ use super::output::{Outcome, count_text, gigabytes_per_second, note, say, say_js
 use super::scratch::{Scratch, random_bytes};
 use super::{Global, parse_size, usage};
 use crate::base::crc::crc32c;
+use crate::base::limits;
 use crate::config::PathPolicy;
 use crate::device::MemoryKind;
 use crate::io::Operation;
 use crate::metrics::{
     TARGET_LATENCY_US, TARGET_READ_BYTES_PER_SECOND, TARGET_WRITE_BYTES_PER_SECOND,
 };
+use crate::prefetch::default_chunk;
 
 /// Sequential reads, GB/s (specification, benchmarks).
 const TARGET_SEQUENTIAL_READ: f64 = 12.5;
@@ -35,8 +37,8 @@ const TARGET_CRC_TIMES: f64 = 10.0;
 /// A file in chunks against the same file in bulk, from the page cache and from the disk.
 const STREAM_WARM: f64 = 0.95;
 const STREAM_COLD: f64 = 0.98;
-/// Buffers of the reader that is measured: some arrive while others wait for their turn.
-const STREAM_BUFFERS: u32 = 8;
+/// Buffers of the reader that is measured: as many as a reader has by itself.
+const STREAM_BUFFERS: u32 = limits::STREAM_BUFFERS_MIN;
 /// From this part of the limit on, the machine is what limits.
 const NEAR: f64 = 0.9;
 /// Smallest file that the measurements can use, bytes.
@@ -347,7 +349,7 @@ fn streamed(bench: &Bench<'_>, args: &ValidateArgs) -> Outcome<Vec<Finding>> {
         (Cache::Cold, "chunks, disk, 0.98 of bulk", STREAM_COLD),
     ] {
         let way = stream::Way {
-            chunk_bytes: bench.context().config().buffer_size,
+            chunk_bytes: default_chunk(bench.context()),
             buffers: STREAM_BUFFERS,
             cache,
             runs: args.runs,

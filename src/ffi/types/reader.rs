@@ -51,7 +51,8 @@ pub struct gds_reader_config_t {
     pub struct_size: u32,
     /// Buffers, 2 to 64. 0 picks 2.
     pub buffers: u32,
-    /// Bytes of a chunk, 4 KiB to 64 GiB. 0 picks the context's buffer_size.
+    /// Bytes of a chunk, 4 KiB to 64 GiB. 0 picks four times the context's buffer_size:
+    /// 64 MiB, unless configured.
     pub chunk_bytes: u64,
     /// GDS_MEMORY_DEVICE or GDS_MEMORY_PINNED. 0 picks device memory.
     pub memory: i32,
