@@ -31,6 +31,11 @@ const char USAGE[] =
 
 constexpr uint32_t LANES = 32;
 constexpr uint32_t THREADS = 256;
+// Blocks of a multiprocessor that registers must leave room for: left alone, the code that brings
+// pages takes so many that a quarter of the warps fit, and a search waits for memory all the time.
+#ifndef BFS_BENCH_BLOCKS
+#define BFS_BENCH_BLOCKS 4
+#endif
 constexpr uint32_t UNSEEN = ~0u;
 // Edges that one warp takes: a vertex with more is shared by several.
 constexpr uint64_t SEGMENT = 1024;
@@ -131,7 +136,7 @@ __global__ void collect(const uint64_t *offsets, const uint32_t *levels, uint64_
 // A warp takes a piece of a vertex's edges and gives their ends the next level. Several may give
 // it to the same vertex: it is the same.
 template <class Edges>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BFS_BENCH_BLOCKS)
     expand(Edges edges, const uint64_t *offsets, uint32_t *levels, uint64_t vertices,
            uint32_t level, const uint64_t *items, uint64_t count) {
     const uint64_t warps = (uint64_t)gridDim.x * blockDim.x / LANES;
@@ -150,7 +155,7 @@ __global__ void __launch_bounds__(THREADS)
 struct Search {
     uint64_t vertices = 0;
     uint64_t source = 0;
-    unsigned grid = 0;
+    unsigned processors = 0;
     cudaStream_t stream = nullptr;
     uint64_t *offsets = nullptr, *items = nullptr;
     uint32_t *levels = nullptr;
@@ -165,6 +170,11 @@ struct Search {
         CUDA_OK(cudaMemset(levels, 0xFF, vertices * 4));
         CUDA_OK(cudaMemcpy(levels + source, &zero, 4, cudaMemcpyHostToDevice));
         CUDA_OK(cudaDeviceSynchronize());
+        // What runs at once: blocks that wait for others would be left with their share.
+        int resident = 0;
+        CUDA_OK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, expand<Edges>, THREADS,
+                                                              0));
+        const unsigned grid = processors * 8, grid_of_expand = processors * (unsigned)resident;
         Counters found = {0, 0};
         edges = 0;
         const double begin = now();
@@ -177,8 +187,8 @@ struct Search {
             CUDA_OK(cudaStreamSynchronize(stream));
             if (found.items == 0) break;
             edges += found.edges;
-            expand<Edges><<<grid, THREADS, 0, stream>>>(graph, offsets, levels, vertices, depth,
-                                                        items, found.items);
+            expand<Edges><<<grid_of_expand, THREADS, 0, stream>>>(graph, offsets, levels, vertices,
+                                                                  depth, items, found.items);
             CUDA_OK(cudaGetLastError());
         }
         const double seconds = now() - begin;
@@ -211,7 +221,7 @@ template <class Id> class Bench {
                  (uint32_t)arguments.size("--scale", 22), arguments.size("--degree", 16)),
           page_((uint32_t)arguments.size("--page", 4096)) {
         search_.vertices = graph_.vertices;
-        search_.grid = (unsigned)about.multiProcessorCount * 8;
+        search_.processors = (unsigned)about.multiProcessorCount;
         while (graph_.degree(search_.source) == 0) search_.source++;
         search_.expected = graph_.search(search_.source);
         CUDA_OK(cudaStreamCreateWithFlags(&search_.stream, cudaStreamNonBlocking));

@@ -66,6 +66,7 @@ def stream_rows(bench, where, path, share, arguments):
     """The reader with a kernel a chunk, in its standard setting and in its best."""
     cases = ask(bench, bench.o.reader_program, [path, *arguments])
     if not cases:
+        bench.row(f"{where}, stream with a kernel", "GB/s", None, {}, {}, [])
         return
     keep(bench, f"stream, {where}, GB/s", {setting(case): case["runs"] for case in cases})
     rate = {setting(case): case["gb_per_second"] for case in cases}
@@ -120,6 +121,9 @@ def stream(bench):
 
 def bfs_rows(bench, where, path, arguments, environment):
     cases = ask(bench, bench.o.bfs_program, ["--file", path, *arguments], environment)
+    if not cases:
+        bench.row(f"BFS, {where}", "M edges/s", None, {}, {}, [])
+        return
 
     def label(case):
         if case["state"] == "-":
