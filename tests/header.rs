@@ -252,7 +252,12 @@ fn every_exported_function_is_in_the_header() {
 
 #[test]
 fn the_headers_are_narrow_ascii_and_explained() {
-    for name in ["gds_rs.h", "gds_rs.hpp", "gds_rs_cache.hpp", "gds_rs_stream.hpp"] {
+    for name in [
+        "gds_rs.h",
+        "gds_rs.hpp",
+        "gds_rs_cache.hpp",
+        "gds_rs_stream.hpp",
+    ] {
         is_narrow_ascii_and_explained(&format!("include/{name}"));
     }
 }

@@ -39,8 +39,8 @@ pub unsafe extern "C" fn gds_writer_open(
     guard(|| {
         let file = handle::borrow(file, "file")?;
         convert::check_pointer(writer_out, "writer_out")?;
-        // SAFETY: the caller gives a struct of struct_size bytes, or NULL.
-        let config = config_of(&unsafe { convert::read_optional(config)? })?;
+        // SAFETY: the caller gives a struct of struct_size bytes, or NULL, and what it names.
+        let config = unsafe { config_of(&convert::read_optional(config)?)? };
         let writer = Writer::open(&file, offset, &config)?;
         // SAFETY: checked above.
         unsafe { writer_out.write(handle::open(writer)?) };
