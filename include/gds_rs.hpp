@@ -41,7 +41,8 @@ public:
     explicit error(const gds_error_info_t &info)
         : std::runtime_error(info.message), status_(static_cast<gds_status_t>(info.status)),
           os_error_(info.os_error), cuda_error_(info.cuda_error),
-          cufile_error_(info.cufile_error), path_(info.path ? info.path : "")
+          cufile_error_(info.cufile_error), path_(info.path ? info.path : ""),
+          has_offset_(info.has_file_offset != 0), offset_(info.file_offset)
     {
     }
 
@@ -54,6 +55,10 @@ public:
     int cufile_error() const noexcept { return cufile_error_; }
     /** The file, or "". */
     const std::string &path() const noexcept { return path_; }
+    /** Whether offset() is known. */
+    bool has_offset() const noexcept { return has_offset_; }
+    /** Where in the file, bytes. */
+    uint64_t offset() const noexcept { return offset_; }
 
 private:
     gds_status_t status_;
@@ -61,6 +66,8 @@ private:
     int cuda_error_ = 0;
     int cufile_error_ = 0;
     std::string path_;
+    bool has_offset_ = false;
+    uint64_t offset_ = 0;
 };
 
 /** Throws what the thread's last error says, unless `status` is GDS_STATUS_OK. */
