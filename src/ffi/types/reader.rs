@@ -65,8 +65,8 @@ pub struct gds_reader_config_t {
     pub fallback: i32,
     /// The caller's memory for chunks, in place of `buffers` new ones of `memory`: 2 to 64
     /// buffers of the context, each as large as a chunk, none overlapping another. NULL: the
-    /// library allocates. The array is used during the call only; the buffers are kept, and
-    /// nobody else uses their memory, until the reader or writer is closed. Then the next one
+    /// library allocates. The array is used during the call only. The buffers are kept, and
+    /// nobody else uses their memory, until the reader or writer is closed; then the next
     /// may have them.
     pub given: *const *const gds_buffer_t,
     /// How many `given` are. 0: none.
