@@ -5,13 +5,16 @@
 
 mod array_support;
 mod common;
+#[path = "common/deadly.rs"]
+mod deadly;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use array_support::{Deadly, PAGE, kernel};
+use array_support::kernel;
 use common::{Folder, context, context_over, open, open_to_write, small_config};
+use deadly::{Deadly, PAGE};
 use gds_rs::cache::array::{Array, ArrayConfig};
 use gds_rs::engine::File;
 use gds_rs::error::{Error, ErrorKind};

@@ -5,6 +5,8 @@
 
 mod array_support;
 mod common;
+#[path = "common/deadly.rs"]
+mod deadly;
 
 use core::ffi::CStr;
 use std::ffi::CString;
@@ -14,8 +16,9 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use array_support::{Deadly, PAGE, kernel};
+use array_support::kernel;
 use common::{Folder, context_over, small_config};
+use deadly::{Deadly, PAGE};
 use gds_rs::ffi::array::*;
 use gds_rs::ffi::context::{gds_context_close, handle_of};
 use gds_rs::ffi::error::{gds_last_error, gds_last_error_message};

@@ -1,16 +1,10 @@
-//! What tests of arrays share: kernels for the host device, and a disk that kills threads.
+//! What tests of arrays share: kernels for the host device.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use std::ffi::{CString, c_void};
-use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-
-use gds_rs::io::{Io, Queue, posix::Posix};
-
-pub const PAGE: u64 = 4096;
 
 fn library() -> *mut c_void {
     static LIBRARY: OnceLock<usize> = OnceLock::new();
@@ -60,33 +54,4 @@ pub fn kernel<F: Copy>(name: &str) -> F {
     assert_eq!(size_of::<F>(), size_of::<*mut c_void>());
     // SAFETY: the caller names the function's type; it stays loaded.
     unsafe { std::mem::transmute_copy(&symbol) }
-}
-
-/// Panics in reads of one page, once it is armed.
-#[derive(Debug, Default)]
-pub struct Deadly {
-    pub armed: AtomicBool,
-    pub page: AtomicU64,
-}
-
-impl Io for Deadly {
-    fn name(&self) -> &'static str {
-        "posix"
-    }
-    fn queue(&self, depth: usize) -> gds_rs::error::Result<Box<dyn Queue>> {
-        Posix.queue(depth)
-    }
-    unsafe fn read_at(&self, fd: RawFd, pointer: *mut u8, size: usize, offset: u64) -> i64 {
-        let strikes = self.armed.load(Relaxed) && offset / PAGE == self.page.load(Relaxed);
-        assert!(!strikes, "the test kills this thread");
-        // SAFETY: passed on.
-        unsafe { Posix.read_at(fd, pointer, size, offset) }
-    }
-    unsafe fn write_at(&self, fd: RawFd, pointer: *const u8, size: usize, offset: u64) -> i64 {
-        // SAFETY: passed on.
-        unsafe { Posix.write_at(fd, pointer, size, offset) }
-    }
-    fn sync(&self, fd: RawFd) -> i64 {
-        Posix.sync(fd)
-    }
 }
