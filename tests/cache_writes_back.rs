@@ -443,3 +443,23 @@ fn ranges_that_pass_a_buffer_or_the_largest_offset_are_refused() {
     cache.put(&file, 0, &buffer, 0, 0).expect("nothing");
     assert_eq!(cache.stats().resident, 0);
 }
+
+#[test]
+fn a_changed_page_whose_file_was_cut_is_written_where_it_belongs() {
+    let folder = Folder::new();
+    let (path, mut data) = folder.file("a", 10 * PAGE as usize);
+    let context = context();
+    let file = open_both(&context, &path);
+    let cache = cache(&context, 16);
+    let page = cache.get(&file, 7 * PAGE).expect("a page");
+    change(&page, PAGE).fill(6);
+    page.mark_dirty().expect("writable");
+    drop(page);
+    file.set_size(3 * PAGE + 10).expect("cut");
+    assert_eq!(cache.flush(Some(&file)).expect("written"), PAGE);
+    data.truncate(3 * PAGE as usize + 10);
+    data.resize(7 * PAGE as usize, 0);
+    data.resize(8 * PAGE as usize, 6);
+    assert!(std::fs::read(&path).expect("reads") == data);
+    assert_eq!(cache.stats().dirty, 0);
+}
