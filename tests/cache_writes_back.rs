@@ -261,7 +261,12 @@ fn a_failed_write_back_keeps_the_data_and_is_told_once_and_tried_again() {
     drop(page);
     until("the write fails", || cache.stats().write_errors > 0);
     cache.get(&other, 0).expect("another file is not concerned");
-    let error = cache.get(&file, 0).expect_err("told");
+    let mut told = None;
+    until("the error is told", || {
+        told = cache.get(&file, 0).err();
+        told.is_some()
+    });
+    let error = told.expect("just seen");
     assert_eq!((error.kind(), error.errno()), (ErrorKind::Io, libc::EIO));
     let page = cache.try_get(&file, 2 * PAGE).expect("kept");
     assert!(look(&page, PAGE).iter().all(|b| *b == 6));

@@ -1,5 +1,7 @@
 //! Transfers of a sequence are worked on in the order of their submission.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::os::fd::RawFd;
