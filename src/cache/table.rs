@@ -1,6 +1,6 @@
 //! The page table: from a file and a page of it to the page word, without a lock.
 //!
-//! Open addressing. Each shard has a region of its own, at most half full; a page sits in the
+//! Open addressing. Each shard has a region of its own, at most 3/4 full; a page sits in the
 //! first free slot after the place that its hash names. A slot whose page went is free again
 //! without a tombstone: a search does not end at a free slot but at the farthest distance that any
 //! page of the shard was ever put, which stays small. Slots do not move, so a pin can remember
@@ -158,7 +158,10 @@ pub(super) struct Table {
 impl Table {
     /// A table for this many pages in each of the shards.
     pub(super) fn new(shards: u32, frames_per_shard: u32) -> Result<Self> {
-        let region = (frames_per_shard as usize * 2).next_power_of_two();
+        // Small tables are found in the processor's caches: 3/8 to 3/4 of the places are taken.
+        let region = (frames_per_shard as usize * 4)
+            .div_ceil(3)
+            .next_power_of_two();
         let count = region * shards as usize;
         let mask = u32::try_from(region - 1).ok();
         let fits = u32::try_from(count).is_ok();
