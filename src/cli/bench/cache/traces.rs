@@ -4,8 +4,8 @@ use std::collections::{BinaryHeap, HashMap};
 
 use super::super::super::scratch::mix;
 
-/// Accesses of a trace for each page of the cache: enough that first accesses, which no cache hits,
-/// count for little. Large caches get fewer, but `LEAST`.
+/// Accesses of a trace for each page of the cache: enough that first accesses, which no cache
+/// hits, count for little. Large caches get fewer, but `LEAST`.
 const LENGTH: u64 = 100;
 const LEAST: u64 = 20;
 const ACCESSES: u64 = 4 << 20;
@@ -121,7 +121,7 @@ impl Trace {
         for (at, page) in self.accesses.iter().enumerate().rev() {
             next[at] = seen.insert(*page, at).unwrap_or(usize::MAX);
         }
-        // Pages by their next use, the farthest first; entries that are out of date are passed over.
+        // Pages by their next use, the farthest first; entries out of date are passed over.
         let mut resident: HashMap<u64, usize> = HashMap::new();
         let mut farthest: BinaryHeap<(usize, u64)> = BinaryHeap::new();
         let mut hits = 0_u64;
