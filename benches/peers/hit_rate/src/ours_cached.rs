@@ -103,16 +103,29 @@ fn open_c(holes: &Holes, entries: usize) -> C {
     unsafe {
         let (mut config, mut sizes): (gds_config_t, gds_cache_config_t) = (zeroed(), zeroed());
         let (config_size, sizes_size) = (size_of_val(&config), size_of_val(&sizes));
-        ok(ffi::config::gds_config_init((&raw mut config).cast(), config_size));
-        ok(ffi::cache::gds_cache_config_init((&raw mut sizes).cast(), sizes_size));
+        ok(ffi::config::gds_config_init(
+            (&raw mut config).cast(),
+            config_size,
+        ));
+        ok(ffi::cache::gds_cache_config_init(
+            (&raw mut sizes).cast(),
+            sizes_size,
+        ));
         config.gpu_device = DEVICE_HOST;
         sizes.page_bytes = PAGE as u32;
         sizes.device_bytes = device_bytes(entries as u64);
         ok(ffi::context::gds_context_open(&config, &mut c.context));
         ok(ffi::cache::gds_cache_open(c.context, &sizes, &mut c.cache));
-        ok(ffi::file::gds_file_open(c.context, name.as_ptr(), 1, &mut c.file));
+        ok(ffi::file::gds_file_open(
+            c.context,
+            name.as_ptr(),
+            1,
+            &mut c.file,
+        ));
         let mut read = 0;
-        ok(ffi::cache::gds_cache_warm(c.cache, c.file, &all, 1, &mut read));
+        ok(ffi::cache::gds_cache_warm(
+            c.cache, c.file, &all, 1, &mut read,
+        ));
         assert_eq!(read, entries as u64);
     }
     c
