@@ -341,7 +341,8 @@ impl Disk for SimDisk {
         let blocks = (end.saturating_sub(start) / BLOCK as u64) as usize;
         let offset = start;
         // The bytes are gone as after a write of zeros.
-        let blocks = vec![Arc::new([0; BLOCK]); blocks];
+        let zeros: Block = Arc::new([0; BLOCK]);
+        let blocks = std::iter::repeat_n(zeros, blocks).collect();
         self.run(Change::Write { offset, blocks })
     }
 }
