@@ -198,7 +198,8 @@ impl SimDisk {
         Self::of(state.content.clone(), state.named)
     }
 
-    /// Changes the bytes at `offset` behind everybody's back.
+    /// Changes the block at `offset` behind everybody's back. Images show it only when the log is
+    /// empty ([`SimDisk::settle`], [`SimDisk::copy`]).
     pub fn corrupt(&self, offset: u64, change: impl FnOnce(&mut [u8; BLOCK])) {
         let mut state = self.state.lock();
         let number = offset / BLOCK as u64;
@@ -206,7 +207,6 @@ impl SimDisk {
         state.content.get(number, &mut bytes);
         change(&mut bytes);
         state.content.blocks.insert(number, Arc::new(bytes));
-        // Images must show it too.
         if state.log.is_empty() {
             state.base = state.content.clone();
         }

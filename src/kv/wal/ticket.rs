@@ -10,9 +10,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::DerefMut;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
-
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::Lsn;
 use crate::error::{Error, ErrorKind, Result};
