@@ -14,6 +14,7 @@
 
 pub mod bugs;
 pub mod disk;
+pub mod selftest;
 pub mod sim;
 pub mod store;
 pub mod superblock;
