@@ -13,11 +13,13 @@ mod check;
 mod copy;
 mod demo;
 mod explain;
+mod kv;
 mod output;
 mod progress;
 mod pump;
 mod read;
 mod scratch;
+mod selftest;
 mod validate;
 
 use std::ffi::OsString;
@@ -75,6 +77,11 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
+    /// Keep values under keys, durably, in a file or on a block device
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
+    /// Try the key-value store of this build against crashes
+    Selftest(selftest::SelftestArgs),
     /// Measure every target of the specification beside the limit of this machine
     Validate(validate::ValidateArgs),
 }
@@ -123,6 +130,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Bench(Bench::Io(args)) => bench::run(global, args),
         Command::Bench(Bench::Stream(args)) => bench::stream::run(global, args),
         Command::Bench(Bench::Cache(args)) => bench::cache::run(global, args),
+        Command::Kv(command) => kv::run(global, command),
+        Command::Selftest(args) => selftest::run(global, args),
         Command::Validate(args) => validate::run(global, args),
     };
     match outcome {

@@ -15,8 +15,11 @@ pub(super) enum Unit {
     Nanoseconds,
     Iops,
     PagesPerSecond,
+    PerSecond,
     Percent,
     Times,
+    /// Bytes written for each byte that is kept.
+    Amplification,
 }
 
 /// One target with what was found.
@@ -33,12 +36,15 @@ pub(super) struct Finding {
 
 impl Unit {
     /// Less is better.
-    fn is_time(self) -> bool {
-        matches!(self, Self::Microseconds | Self::Nanoseconds)
+    fn is_less_better(self) -> bool {
+        matches!(
+            self,
+            Self::Microseconds | Self::Nanoseconds | Self::Amplification
+        )
     }
 
     fn reaches(self, value: f64, target: f64) -> bool {
-        match self.is_time() {
+        match self.is_less_better() {
             true => value <= target,
             false => value >= target,
         }
@@ -59,7 +65,7 @@ impl Finding {
             return "not met".to_owned();
         };
         // How near we are to the limit, 1 being there.
-        let part = match self.unit.is_time() {
+        let part = match self.unit.is_less_better() {
             true => limit / self.measured.max(1e-9),
             false => self.measured / limit.max(1e-9),
         };
@@ -79,6 +85,8 @@ impl Finding {
             Unit::Nanoseconds => format!("{value:.1} ns"),
             Unit::Iops => format!("{} IOPS", count_text(value)),
             Unit::PagesPerSecond => format!("{} pages/s", count_text(value)),
+            Unit::PerSecond => format!("{} /s", count_text(value)),
+            Unit::Amplification => format!("{value:.3}"),
             Unit::Percent => format!("{value:.1} %"),
             Unit::Times => format!("{value:.1} times"),
         }
@@ -109,6 +117,8 @@ impl Finding {
                 Unit::Nanoseconds => "ns",
                 Unit::Iops => "IOPS",
                 Unit::PagesPerSecond => "pages/s",
+                Unit::PerSecond => "per second",
+                Unit::Amplification => "bytes per byte",
                 Unit::Percent => "percent",
                 Unit::Times => "times",
             },

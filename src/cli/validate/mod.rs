@@ -3,6 +3,7 @@
 
 mod cache;
 mod finding;
+mod store;
 mod streams;
 mod transfers;
 
@@ -134,5 +135,9 @@ const STEPS: &[Step] = &[
     Step {
         name: "hit rate of the page cache",
         measure: cache::hit_rate,
+    },
+    Step {
+        name: "the key-value store",
+        measure: store::all,
     },
 ];
