@@ -10,7 +10,10 @@ use std::time::Duration;
 use kv_common::crash::{Effort, Workload, check_images, run};
 
 fn times() -> u64 {
-    std::env::var("GDS_KV_CRASH").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+    std::env::var("GDS_KV_CRASH")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1)
 }
 
 fn all(workloads: impl Iterator<Item = Workload>, effort: Effort) -> usize {
@@ -31,7 +34,13 @@ fn every_prefix_of_a_growing_store_recovers() {
         delay: Duration::ZERO,
         value_max: 20_000,
     });
-    let effort = Effort { step: 1, subsets: 0, tears: 0, thorough: 8, second: 0 };
+    let effort = Effort {
+        step: 1,
+        subsets: 0,
+        tears: 0,
+        thorough: 8,
+        second: 0,
+    };
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 200, "{images}");
@@ -46,7 +55,13 @@ fn lost_and_torn_writes_recover() {
         delay: Duration::ZERO,
         value_max: 12_000,
     });
-    let effort = Effort { step: 3, subsets: 4, tears: 2, thorough: 16, second: 0 };
+    let effort = Effort {
+        step: 3,
+        subsets: 4,
+        tears: 2,
+        thorough: 16,
+        second: 0,
+    };
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 500, "{images}");
@@ -61,7 +76,13 @@ fn a_nearly_full_store_recovers() {
         delay: Duration::from_micros(200),
         value_max: 60_000,
     });
-    let effort = Effort { step: 4, subsets: 2, tears: 1, thorough: 16, second: 0 };
+    let effort = Effort {
+        step: 4,
+        subsets: 2,
+        tears: 1,
+        thorough: 16,
+        second: 0,
+    };
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 500, "{images}");
@@ -76,7 +97,13 @@ fn a_second_crash_during_recovery_changes_nothing() {
         delay: Duration::ZERO,
         value_max: 8000,
     });
-    let effort = Effort { step: 5, subsets: 1, tears: 1, thorough: 1000, second: 6 };
+    let effort = Effort {
+        step: 5,
+        subsets: 1,
+        tears: 1,
+        thorough: 1000,
+        second: 6,
+    };
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 300, "{images}");

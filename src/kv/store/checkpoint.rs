@@ -101,7 +101,11 @@ impl<'a> Draft<'a> {
         }
         let (size, payload) = (self.builder.size() as u64, self.builder.payload() as u64);
         let segment_bytes = self.shared.space.segment_bytes();
-        if self.parts.back().is_none_or(|p| p.valid + size > segment_bytes) {
+        if self
+            .parts
+            .back()
+            .is_none_or(|p| p.valid + size > segment_bytes)
+        {
             let segment = self.shared.space.take_meta();
             let segment = segment.ok_or_else(|| self.shared.no_space("room for the index"))?;
             self.taken.push(segment);
@@ -130,7 +134,8 @@ impl<'a> Draft<'a> {
         let shared = self.shared;
         let mut pages = PageWriter::new(shared, Stream::Pages, number);
         // Tombstones lie in pages for repair only: not where room is short.
-        let roomy = shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
+        let roomy =
+            shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
         for key in &self.keys {
             let found = shared.index.with(key.bytes(), |entry| {
                 let entry = entry?;
@@ -194,9 +199,15 @@ impl<'a> Draft<'a> {
     fn keep_live(&mut self, part: &MetaPart) -> Result<()> {
         let shared = self.shared;
         let mut live = Vec::new();
-        read_part(&*shared.disk, &shared.space, shared.id, part, &mut |seq, key, lsn, _| {
-            live.push((Key::new(key), lsn, seq as u32));
-        })?;
+        read_part(
+            &*shared.disk,
+            &shared.space,
+            shared.id,
+            part,
+            &mut |seq, key, lsn, _| {
+                live.push((Key::new(key), lsn, seq as u32));
+            },
+        )?;
         for (key, lsn, seq) in live {
             let next = self.next_seq as u32;
             let entry = shared.index.update(key.bytes(), |entry| {
@@ -227,6 +238,9 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What is called for every entry: block number, key, version, reference.
+pub(crate) type EachEntry<'a> = dyn FnMut(u64, &[u8], Lsn, Reference) + 'a;
+
 /// Reads and verifies a part of the meta log and calls `each` with block number, key, version and
 /// reference.
 pub(crate) fn read_part(
@@ -234,7 +248,7 @@ pub(crate) fn read_part(
     space: &super::space::Space,
     id: u64,
     part: &MetaPart,
-    each: &mut dyn FnMut(u64, &[u8], Lsn, Reference),
+    each: &mut EachEntry<'_>,
 ) -> Result<u64> {
     let mut payload = 0;
     let start = space.segment_start(part.segment);

@@ -162,7 +162,9 @@ impl Shared {
         self.check_key(key)?;
         let ready = Ready::Delete(key);
         let mut append = self.wal.begin(ready.bytes())?;
-        let there = self.index.with(key, |entry| entry.is_some_and(|e| !e.reference.is_tombstone()));
+        let there = self.index.with(key, |entry| {
+            entry.is_some_and(|e| !e.reference.is_tombstone())
+        });
         if there {
             let lsn = append.push(DELETE, &[&(key.len() as u32).to_le_bytes(), key])?;
             self.apply(key, lsn, Reference::Tombstone);

@@ -168,12 +168,48 @@ mod tests {
     fn each_rule_is_checked_and_named() {
         let base = KvConfig::default;
         let wrong: [(&str, KvConfig); 6] = [
-            ("wal_bytes", KvConfig { wal_bytes: 5000, ..base() }),
-            ("segment_bytes", KvConfig { segment_bytes: 3 << 20, ..base() }),
-            ("superblock_spacing", KvConfig { superblock_spacing: 1, ..base() }),
-            ("inline_max", KvConfig { inline_max: 1 << 20, ..base() }),
-            ("memtable_bytes", KvConfig { memtable_bytes: 1, ..base() }),
-            ("pending_bytes", KvConfig { pending_bytes: 1, ..base() }),
+            (
+                "wal_bytes",
+                KvConfig {
+                    wal_bytes: 5000,
+                    ..base()
+                },
+            ),
+            (
+                "segment_bytes",
+                KvConfig {
+                    segment_bytes: 3 << 20,
+                    ..base()
+                },
+            ),
+            (
+                "superblock_spacing",
+                KvConfig {
+                    superblock_spacing: 1,
+                    ..base()
+                },
+            ),
+            (
+                "inline_max",
+                KvConfig {
+                    inline_max: 1 << 20,
+                    ..base()
+                },
+            ),
+            (
+                "memtable_bytes",
+                KvConfig {
+                    memtable_bytes: 1,
+                    ..base()
+                },
+            ),
+            (
+                "pending_bytes",
+                KvConfig {
+                    pending_bytes: 1,
+                    ..base()
+                },
+            ),
         ];
         for (field, config) in wrong {
             let error = config.validate().unwrap_err();

@@ -87,7 +87,11 @@ impl Shared {
             let age = meta.number.saturating_sub(c.closed_at) + 1;
             (1.0 - u) * age as f64 / (1.0 + u)
         };
-        let worth = if all { size - size / 10 } else { size - size / 20 };
+        let worth = if all {
+            size - size / 10
+        } else {
+            size - size / 20
+        };
         let mut candidates = self.space.candidates();
         candidates.retain(|c| c.live < worth && !meta.bad.contains(&c.segment));
         candidates.sort_by(|a, b| score(b).total_cmp(&score(a)));
@@ -122,7 +126,10 @@ impl Shared {
         let mut look = |key: &Key, lsn: Lsn, reference: &Reference| {
             let mut inside = false;
             reference.pieces(key.bytes().len(), &mut |offset, _| {
-                inside |= self.space.segment_of(offset).is_some_and(|n| victims.contains(&n));
+                inside |= self
+                    .space
+                    .segment_of(offset)
+                    .is_some_and(|n| victims.contains(&n));
             });
             if inside {
                 alive.push(Alive {
@@ -146,7 +153,9 @@ impl Shared {
                 Reference::Slot(slot) => match self.page(slot, self.space.generation(slot.page)) {
                     Ok(bytes) => match page::value_of(&bytes, slot, key) {
                         Some(value) => {
-                            self.counters.gc_bytes.fetch_add(value.len() as u64, Relaxed);
+                            self.counters
+                                .gc_bytes
+                                .fetch_add(value.len() as u64, Relaxed);
                             pages.push(key, item.lsn, Some(value), Some(item.reference.clone()))?;
                             continue;
                         }
@@ -213,7 +222,10 @@ impl Shared {
 
     fn move_extent(self: &Arc<Self>, item: &Alive) -> Result<Stored> {
         let Some(run) = runs_of(&item.reference).first().copied() else {
-            return Err(Error::new(ErrorKind::Internal, "an extent without a run was to move"));
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "an extent without a run was to move",
+            ));
         };
         let runs = self.copy_run(run, item.key.bytes().len(), false)?;
         let to = runs.first().map_or(0, |r| r.offset);
@@ -242,20 +254,22 @@ impl Shared {
         let key_len = item.key.bytes().len();
         let mut allocations = Vec::new();
         let mut changed = manifest.clone();
-        let moved = [&mut changed.runs, &mut changed.crc_runs].into_iter().try_for_each(|list| {
-            let old = std::mem::take(list);
-            for run in old {
-                let inside = self.space.segment_of(run.offset);
-                if inside.is_some_and(|n| victims.contains(&n)) {
-                    let runs = self.copy_run(run, key_len, true)?;
-                    allocations.extend(&runs);
-                    list.extend(runs);
-                } else {
-                    list.push(run);
+        let moved = [&mut changed.runs, &mut changed.crc_runs]
+            .into_iter()
+            .try_for_each(|list| {
+                let old = std::mem::take(list);
+                for run in old {
+                    let inside = self.space.segment_of(run.offset);
+                    if inside.is_some_and(|n| victims.contains(&n)) {
+                        let runs = self.copy_run(run, key_len, true)?;
+                        allocations.extend(&runs);
+                        list.extend(runs);
+                    } else {
+                        list.push(run);
+                    }
                 }
-            }
-            Ok::<_, Error>(())
-        });
+                Ok::<_, Error>(())
+            });
         if let Err(error) = moved {
             for run in allocations {
                 self.space.settle(run);

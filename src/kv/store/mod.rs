@@ -18,14 +18,15 @@ mod handle;
 mod index;
 mod key;
 mod meta;
+mod meter;
 mod open;
 mod page;
 mod pages;
 mod put_writer;
 mod read;
 mod reference;
+mod repair;
 mod root;
-mod meter;
 mod snapshot;
 mod space;
 mod stats;
@@ -44,6 +45,7 @@ pub use config::{KEY_MAX, KvConfig, VALUE_MAX};
 pub use handle::Store;
 pub use put_writer::{DeviceRun, PutWriter};
 pub use read::{Located, Piece};
+pub use repair::RepairReport;
 pub use snapshot::{Item, Scan, Snapshot};
 pub use stats::KvStats;
 pub use verify::{Problem, VerifyReport};
@@ -124,7 +126,9 @@ impl Shared {
         let mut rounds = 0;
         loop {
             self.space.set_durable(self.wal.durable_lsn());
-            let run = self.space.allocate(stream, bytes, least, summary, privileged);
+            let run = self
+                .space
+                .allocate(stream, bytes, least, summary, privileged);
             if let Some(run) = run {
                 return Ok(run);
             }
@@ -151,7 +155,8 @@ impl Shared {
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
         });
-        self.inline_bytes.fetch_sub(inline, std::sync::atomic::Ordering::Relaxed);
+        self.inline_bytes
+            .fetch_sub(inline, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Keeps the first failure of the background thread for `stats` and `sync`.

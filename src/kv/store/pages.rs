@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
+use super::config::PAGE_TARGET;
 use super::index::Entry;
 use super::page::{PageBuilder, slot_bytes};
-use super::config::PAGE_TARGET;
 use super::reference::{Reference, SlotRef};
 use super::space::Stream;
 use crate::error::Result;
@@ -120,7 +120,10 @@ impl<'a> PageWriter<'a> {
             shared.space.settle(run);
             return Err(error);
         }
-        shared.counters.coalesced.fetch_add(self.pages.len() as u64, Relaxed);
+        shared
+            .counters
+            .coalesced
+            .fetch_add(self.pages.len() as u64, Relaxed);
         for slot in self.slots.drain(..) {
             let Some(from) = slot.from else { continue };
             let page = self.pages.iter().find(|(at, _)| *at == slot.page_at);
@@ -163,7 +166,9 @@ impl Shared {
                 return Some(std::mem::replace(&mut entry.reference, to));
             }
             let older = entry.older.as_mut()?;
-            let found = older.iter_mut().find(|v| v.lsn == lsn && v.reference.same_place(from));
+            let found = older
+                .iter_mut()
+                .find(|v| v.lsn == lsn && v.reference.same_place(from));
             found.map(|v| std::mem::replace(&mut v.reference, to))
         };
         match self.index.update(key, change).flatten() {

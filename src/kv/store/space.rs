@@ -175,7 +175,9 @@ impl Space {
     /// How often the segment of `offset` was taken anew: with the offset it names a page's
     /// content for ever.
     pub fn generation(&self, offset: u64) -> u32 {
-        self.segment(self.segment_at(offset)).generation.load(Acquire)
+        self.segment(self.segment_at(offset))
+            .generation
+            .load(Acquire)
     }
 
     /// Holds the segment of `offset` against reuse. The caller sees a reference to it under its
@@ -194,7 +196,9 @@ impl Space {
     pub fn born(&self, reference: &Reference, key_len: usize) {
         reference.pieces(key_len, &mut |offset, bytes| {
             self.live.fetch_add(bytes, Relaxed);
-            self.segment(self.segment_at(offset)).live.fetch_add(bytes, AcqRel);
+            self.segment(self.segment_at(offset))
+                .live
+                .fetch_add(bytes, AcqRel);
         });
     }
 
@@ -212,7 +216,9 @@ impl Space {
 
     /// The writer of `run` is done: committed (and born) or given up.
     pub fn settle(&self, run: Run) {
-        self.segment(self.segment_at(run.offset)).pending.fetch_sub(1, AcqRel);
+        self.segment(self.segment_at(run.offset))
+            .pending
+            .fetch_sub(1, AcqRel);
     }
 
     /// Records up to this one are durable.
@@ -222,7 +228,8 @@ impl Space {
 
     /// This checkpoint is complete.
     pub fn set_checkpoint(&self, number: u64) {
-        self.checkpoint.store(number, std::sync::atomic::Ordering::Release);
+        self.checkpoint
+            .store(number, std::sync::atomic::Ordering::Release);
         self.state.lock().checkpoint = number;
     }
 
@@ -412,8 +419,9 @@ impl Space {
             }
             if state.kinds.get(n as usize) != Some(&Kind::Free) {
                 let what = format!("values lie in segment {n}, which cannot hold any");
-                return Err(Error::new(ErrorKind::Corrupted, what)
-                    .with_offset(self.segment_start(n)));
+                return Err(
+                    Error::new(ErrorKind::Corrupted, what).with_offset(self.segment_start(n))
+                );
             }
             state.kinds[n as usize] = Kind::Closed;
             state.free.remove(&n);
@@ -479,13 +487,16 @@ impl Space {
     pub fn meta_segments(&self) -> Vec<u32> {
         let state = self.state.lock();
         let all = 0..state.kinds.len();
-        all.filter(|n| state.kinds[*n] == Kind::Meta).map(|n| n as u32).collect()
+        all.filter(|n| state.kinds[*n] == Kind::Meta)
+            .map(|n| n as u32)
+            .collect()
     }
 
     /// Readers that hold something.
     pub fn pins(&self) -> u64 {
         let all = 0..self.count();
-        all.map(|n| u64::from(self.segment(n).pins.load(Relaxed))).sum()
+        all.map(|n| u64::from(self.segment(n).pins.load(Relaxed)))
+            .sum()
     }
 
     /// Gives the blocks of free segments back to the file system. Answers the bytes.
@@ -496,7 +507,8 @@ impl Space {
         // Under the lock: a segment that is being discarded must not be taken meanwhile.
         let state = self.state.lock();
         for n in &state.free {
-            self.disk.discard(self.segment_start(*n), self.segment_bytes)?;
+            self.disk
+                .discard(self.segment_start(*n), self.segment_bytes)?;
         }
         Ok(state.free.len() as u64 * self.segment_bytes)
     }

@@ -154,7 +154,10 @@ impl ValueWriter {
             filled: 0,
             allocations: Vec::new(),
             runs: Vec::new(),
-            rest: Run { offset: 0, bytes: 0 },
+            rest: Run {
+                offset: 0,
+                bytes: 0,
+            },
             stream: Stream::Values,
             privileged: false,
         })
@@ -233,7 +236,9 @@ impl ValueWriter {
         } else {
             (most / 8).max(BLOCK as u64)
         };
-        let crcs = wanted.div_ceil(chunk_of(wanted)).min(REFERENCE_CRCS_MAX as u64);
+        let crcs = wanted
+            .div_ceil(chunk_of(wanted))
+            .min(REFERENCE_CRCS_MAX as u64);
         let summary = 64 + self.key_len as u64 + 4 * crcs;
         let run = self.shared.allocate(
             self.stream,
@@ -294,7 +299,7 @@ impl ValueWriter {
         self.sums.done.extend(crcs);
         self.sums.len += len;
         // A short last chunk: nothing may follow it.
-        if len % chunk != 0 {
+        if !len.is_multiple_of(chunk) {
             let crc = self.sums.done.pop().unwrap_or(0);
             (self.sums.crc, self.sums.filled) = (crc, len % chunk);
         }
@@ -469,17 +474,21 @@ pub(crate) fn read_manifest(
         };
         let runs = (0..counts[0]).map(|_| run()).collect::<Option<Vec<_>>>()?;
         let crc_runs = (0..counts[1]).map(|_| run()).collect::<Option<Vec<_>>>()?;
-        let crc_crcs = (0..counts[2]).map(|_| r.u32()).collect::<Option<Vec<_>>>()?;
+        let crc_crcs = (0..counts[2])
+            .map(|_| r.u32())
+            .collect::<Option<Vec<_>>>()?;
         let total: u64 = runs.iter().map(|r| r.bytes).sum();
-        (magic == MANIFEST_MAGIC && length == len && uuid == id && total >= len).then_some(Manifest {
-            len,
-            offset,
-            bytes: size,
-            crc,
-            runs,
-            crc_runs,
-            crc_crcs,
-        })
+        (magic == MANIFEST_MAGIC && length == len && uuid == id && total >= len).then_some(
+            Manifest {
+                len,
+                offset,
+                bytes: size,
+                crc,
+                runs,
+                crc_runs,
+                crc_crcs,
+            },
+        )
     };
     parse().ok_or_else(wrong)
 }
@@ -490,8 +499,17 @@ mod tests {
 
     #[test]
     fn checksums_are_the_same_whether_the_length_was_known() {
-        let data: Vec<u8> = (0..(FINE_MAX as usize + 70_000)).map(|i| (i / 7 + i) as u8).collect();
-        for len in [1, 4096, 4097, FINE_MAX as usize, FINE_MAX as usize + 1, data.len()] {
+        let data: Vec<u8> = (0..(FINE_MAX as usize + 70_000))
+            .map(|i| (i / 7 + i) as u8)
+            .collect();
+        for len in [
+            1,
+            4096,
+            4097,
+            FINE_MAX as usize,
+            FINE_MAX as usize + 1,
+            data.len(),
+        ] {
             let data = &data[..len];
             let mut known = Checksums::new(Some(len as u64));
             known.add(data);
