@@ -5,9 +5,14 @@
 
 mod kv_common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use gds_rs::kv::disk::Disk;
+use gds_rs::kv::sim::{SimDisk, Survivors};
+use gds_rs::kv::store::Store;
 use kv_common::crash::{Effort, Workload, check_images, run};
+use kv_common::tiny;
 
 fn times() -> u64 {
     std::env::var("GDS_KV_CRASH")
@@ -107,4 +112,39 @@ fn a_second_crash_during_recovery_changes_nothing() {
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 300, "{images}");
+}
+
+#[test]
+fn a_crash_while_a_store_is_made_leaves_one_or_none() {
+    let disk = Arc::new(SimDisk::new(0));
+    drop(Store::create_on(disk.clone(), tiny()).unwrap());
+    let mut images = 0;
+    for moment in 0..=disk.now() {
+        for survivors in [Survivors::None, Survivors::All, Survivors::Some { seed: 3 }] {
+            let image: Arc<dyn Disk> = Arc::new(disk.image(moment, survivors).unwrap());
+            let store = Store::open_or_create_on(image, tiny());
+            let store = store.unwrap_or_else(|e| panic!("{moment} {survivors:?}: {e:?}"));
+            store.put(b"a", b"1").unwrap();
+            images += 1;
+        }
+    }
+    assert!(images > 100, "{images}");
+}
+
+#[test]
+fn a_growing_store_is_cleaned_without_being_asked() {
+    let disk = Arc::new(SimDisk::new(0));
+    disk.record(false);
+    let store = Store::create_on(disk.clone(), tiny()).unwrap();
+    for n in 0..3000u64 {
+        let key = if n % 50 == 0 { n } else { n % 7 };
+        store
+            .put_async(&key.to_le_bytes(), &vec![n as u8; 9000])
+            .unwrap();
+    }
+    store.sync().unwrap();
+    // 27 MB were put, of which about 600 KB are alive.
+    assert!(disk.size() < 8 << 20, "{}", disk.size());
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{report:?}");
 }

@@ -811,3 +811,37 @@ fn files_are_opened_locked_and_destroyed() {
     );
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn a_snapshot_does_not_keep_memory_or_writers() {
+    let (_disk, store) = fresh(&tiny());
+    for n in 0..50u64 {
+        store.put(&n.to_le_bytes(), &bytes(n, 1000)).unwrap();
+    }
+    let snapshot = store.snapshot().unwrap();
+    let mut held = Vec::new();
+    for round in 1..20u64 {
+        for n in 0..50u64 {
+            store
+                .put_async(&n.to_le_bytes(), &bytes(n + round, 1000))
+                .unwrap();
+        }
+        held.push(store.snapshot().unwrap());
+    }
+    store.checkpoint().unwrap();
+    let stats = store.stats();
+    assert!(stats.memtable_bytes < 1000, "{stats:?}");
+    for n in 0..50u64 {
+        assert_eq!(
+            snapshot.get(&n.to_le_bytes()).unwrap(),
+            Some(bytes(n, 1000))
+        );
+        assert_eq!(
+            held[7].get(&n.to_le_bytes()).unwrap(),
+            Some(bytes(n + 8, 1000))
+        );
+    }
+    assert_clean(&store);
+    drop((snapshot, held));
+    assert_clean(&store);
+}

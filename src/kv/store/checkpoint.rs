@@ -137,12 +137,23 @@ impl<'a> Draft<'a> {
         let roomy =
             shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
         for key in &self.keys {
+            // What snapshots hold must not stay in memory either.
+            let mut older = Vec::new();
             let found = shared.index.with(key.bytes(), |entry| {
                 let entry = entry?;
+                for version in entry.older.iter().flat_map(|o| o.iter()) {
+                    if let Reference::Inline(value) = &version.reference {
+                        older.push((version.lsn, Arc::clone(value)));
+                    }
+                }
                 let wanted = matches!(entry.reference, Reference::Inline(_))
                     || (roomy && entry.reference.is_tombstone());
                 wanted.then(|| (entry.lsn, entry.reference.clone()))
             });
+            for (lsn, value) in older {
+                let from = Reference::Inline(Arc::clone(&value));
+                pages.push(key.bytes(), lsn, Some(&value), Some(from))?;
+            }
             match found {
                 Some((lsn, Reference::Inline(value))) => {
                     let from = Reference::Inline(Arc::clone(&value));

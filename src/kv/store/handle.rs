@@ -124,8 +124,21 @@ impl Store {
     /// # Errors
     /// As `open_on`; `NotFound`, `PermissionDenied`.
     pub fn open(path: &Path, config: KvConfig) -> Result<Self> {
-        let (disk, fresh) = open::file(path, &config)?;
-        if fresh {
+        let (disk, may_create) = open::file(path, &config)?;
+        if may_create {
+            Self::open_or_create_on(disk, config)
+        } else {
+            Self::open_on(disk, config)
+        }
+    }
+
+    /// Opens the store on `disk`, or makes one where there is none, or where a crash came while
+    /// one was made.
+    ///
+    /// # Errors
+    /// As `create_on` and `open_on`.
+    pub fn open_or_create_on(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Self> {
+        if open::is_fresh(&*disk)? {
             Self::create_on(disk, config)
         } else {
             Self::open_on(disk, config)

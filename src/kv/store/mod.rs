@@ -123,7 +123,6 @@ impl Shared {
         privileged: bool,
     ) -> Result<Run> {
         let deadline = Instant::now() + self.config.stall;
-        let mut rounds = 0;
         loop {
             self.space.set_durable(self.wal.durable_lsn());
             let run = self
@@ -134,14 +133,10 @@ impl Shared {
             }
             self.root.check()?;
             let what = "room for a value";
-            if privileged || rounds == 2 {
+            if privileged {
                 return Err(self.no_space(what));
             }
-            if !self.signal.wait_for_round(deadline) {
-                let error = self.no_space(what);
-                return Err(Error::new(ErrorKind::TimedOut, error.message()));
-            }
-            rounds += 1;
+            self.next_round(what, deadline)?;
         }
     }
 
@@ -168,10 +163,7 @@ impl Shared {
     fn round(self: &Arc<Self>, space: bool) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
-        if !space {
-            return self.checkpoint();
-        }
-        if freed == 0 || self.is_low() {
+        if !space || freed == 0 || self.is_low() {
             // What commits deleted may only lack durability, small values only their pages.
             self.checkpoint()?;
         }

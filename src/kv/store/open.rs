@@ -101,7 +101,7 @@ pub(crate) fn create_as(disk: &Arc<dyn Disk>, config: &KvConfig, uuid: [u8; 16])
     Superblock::new(uuid, geometry, size)?.create(&**disk)
 }
 
-/// The disk at `path`, and whether a store must be made there.
+/// The disk at `path`, and whether a store may be made there.
 pub(crate) fn file(path: &Path, config: &KvConfig) -> Result<(Arc<dyn Disk>, bool)> {
     config.validate()?;
     let mode = OpenMode {
@@ -112,8 +112,22 @@ pub(crate) fn file(path: &Path, config: &KvConfig) -> Result<(Arc<dyn Disk>, boo
         exclusive: config.create && config.exclusive,
     };
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(path, mode, Arc::new(Posix))?);
-    let fresh = config.create && is_blank(&*disk)?;
-    Ok((disk, fresh))
+    Ok((disk, config.create))
+}
+
+/// Whether a store must be made: nothing is there, or one whose making a crash cut short. Its
+/// superblock had not been in force, so nobody was ever told that it is there.
+pub(crate) fn is_fresh(disk: &dyn Disk) -> Result<bool> {
+    if is_blank(disk)? {
+        return Ok(true);
+    }
+    match Superblock::read_quorum(disk) {
+        Err(error) if error.kind() == ErrorKind::Corrupted => {
+            let only = super::repair::any_superblock(disk);
+            Ok(only.is_ok_and(|s| s.generation <= 1))
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Whether nothing was ever written where the superblock goes.

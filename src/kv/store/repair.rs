@@ -90,7 +90,7 @@ pub(crate) fn repair(disk: &Arc<dyn Disk>, config: &KvConfig) -> Result<RepairRe
 }
 
 /// The newest superblock copy that is whole, even if it is alone.
-fn any_superblock(disk: &dyn Disk) -> Result<Superblock> {
+pub(crate) fn any_superblock(disk: &dyn Disk) -> Result<Superblock> {
     if let Ok(superblock) = Superblock::read_quorum(disk) {
         return Ok(superblock);
     }

@@ -98,6 +98,8 @@ pub(crate) struct Space {
     durable: AtomicU64,
     checkpoint: AtomicU64,
     free_count: AtomicU64,
+    /// Segments that became free so far.
+    freed: AtomicU64,
     reserve: AtomicU64,
     live: AtomicU64,
 }
@@ -129,6 +131,7 @@ impl Space {
             durable: AtomicU64::new(0),
             checkpoint: AtomicU64::new(0),
             free_count: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
             reserve: AtomicU64::new(super::config::RESERVE_SEGMENTS),
             live: AtomicU64::new(0),
         };
@@ -277,6 +280,7 @@ impl Space {
     }
 
     fn free_in(&self, state: &mut State, n: u32) {
+        self.freed.fetch_add(1, Relaxed);
         let segment = self.segment(n);
         segment.generation.fetch_add(1, AcqRel);
         segment.dead_lsn.store(0, Relaxed);
@@ -464,6 +468,11 @@ impl Space {
     /// Free segments, without the lock.
     pub fn free_now(&self) -> u64 {
         self.free_count.load(Relaxed)
+    }
+
+    /// Segments that became free since the store was opened: grows while cleaning gets on.
+    pub fn freed(&self) -> u64 {
+        self.freed.load(Relaxed)
     }
 
     pub fn may_grow(&self) -> bool {
