@@ -42,6 +42,25 @@ fn growing() -> Result<(), String> {
     })
 }
 
+/// A slow disk: between a batch's making and its being durable there is time to see it.
+fn slow() -> Result<(), String> {
+    let effort = Effort {
+        step: 1,
+        subsets: 0,
+        tears: 0,
+        thorough: 50,
+        second: 0,
+    };
+    let workload = Workload {
+        seed: 151,
+        operations: 60,
+        size_bytes: 0,
+        delay: Duration::from_micros(500),
+        value_max: 9000,
+    };
+    images(workload, effort)
+}
+
 /// A full store on a slow disk, whose space is used again as soon as it may be, and readers that
 /// hold values.
 fn reuse() -> Result<(), String> {
@@ -66,7 +85,7 @@ fn reuse() -> Result<(), String> {
     let mut random = Random(99);
     let mut held = None;
     for n in 0..120u64 {
-        let key = vec![random.below(5) as u8];
+        let key = vec![random.below(4) as u8];
         let value = bytes(n, 50_000);
         let lsn = store.put_async(&key, &value).map_err(said)?;
         oracle.commit(lsn, vec![(key.clone(), Some(value.clone()))]);
@@ -169,7 +188,7 @@ fn flips() -> Result<(), String> {
 fn each_mistake_is_found_and_without_it_nothing_is() {
     let cases: [(Bug, Check); 8] = [
         (Bug::SkippedFlush, growing),
-        (Bug::AckBeforePrefix, growing),
+        (Bug::AckBeforePrefix, slow),
         (Bug::NoEpochBump, epochs),
         (Bug::MissingDirSync, growing),
         (Bug::FreeBeforeDurable, reuse),
@@ -177,7 +196,7 @@ fn each_mistake_is_found_and_without_it_nothing_is() {
         (Bug::ChecksumSkipped, flips),
         (Bug::ReusedPinnedExtent, reuse),
     ];
-    for check in [growing as Check, reuse, epochs, flips] {
+    for check in [growing as Check, slow, reuse, epochs, flips] {
         check().unwrap_or_else(|e| panic!("without a mistake: {e}"));
     }
     for (bug, check) in cases {

@@ -22,11 +22,11 @@ use super::key::Key;
 use super::meta::{MetaBlock, MetaBuilder};
 use super::pages::PageWriter;
 use super::reference::Reference;
-use super::space::Stream;
+use super::space::{Level, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{Blocks, Disk};
 use crate::kv::superblock::MetaSegment;
-use crate::kv::wal::Lsn;
+use crate::kv::wal::{Lsn, WalStart};
 
 /// A segment of the meta log.
 #[derive(Debug, Clone, Copy)]
@@ -72,10 +72,11 @@ struct Draft<'a> {
     /// Keys whose entries were stored, to be stored again after a failure.
     keys: Vec<Key>,
     tombstones: Vec<(Key, Lsn)>,
+    level: Level,
 }
 
 impl<'a> Draft<'a> {
-    fn new(shared: &'a Shared, meta: &MetaLog) -> Self {
+    fn new(shared: &'a Shared, meta: &MetaLog, level: Level) -> Self {
         Self {
             shared,
             parts: meta.parts.clone(),
@@ -86,6 +87,7 @@ impl<'a> Draft<'a> {
             dropped: Vec::new(),
             keys: Vec::new(),
             tombstones: Vec::new(),
+            level,
         }
     }
 
@@ -106,7 +108,7 @@ impl<'a> Draft<'a> {
             .back()
             .is_none_or(|p| p.valid + size > segment_bytes)
         {
-            let segment = self.shared.space.take_meta();
+            let segment = self.shared.space.take_meta(self.level);
             let segment = segment.ok_or_else(|| self.shared.no_space("room for the index"))?;
             self.taken.push(segment);
             self.parts.push_back(MetaPart {
@@ -289,26 +291,49 @@ impl Shared {
 
     pub fn checkpoint_with(&self, meta: &mut MetaLog) -> Result<()> {
         self.root.check()?;
-        let number = meta.number + 1;
         let mark = self.wal.seal_mark()?;
-        let mut draft = Draft::new(self, meta);
+        let mut draft = Draft::new(self, meta, Level::Checkpoint);
         for shard in 0..self.index.shards() {
             draft.keys.extend(self.index.take_dirty(shard));
         }
         // Neighbours in key order share pages.
         draft.keys.sort_unstable();
-        let start = (|| {
-            draft.pages(number)?;
+        let stored = (|| {
+            draft.pages(meta.number + 1)?;
             draft.entries()?;
             draft.clean()?;
+            self.wal.start_after(&mark, None).map(Some)
+        })();
+        self.conclude(meta, draft, stored)
+    }
+
+    /// Stores the entries of `keys`, which were moved, and nothing else: the log's ring stays.
+    pub fn checkpoint_moved(&self, meta: &mut MetaLog, keys: Vec<Key>) -> Result<()> {
+        self.root.check()?;
+        let mut draft = Draft::new(self, meta, Level::Cleaning);
+        draft.keys = keys;
+        let stored = draft.entries().map(|()| None);
+        // Deleted meanwhile: only a checkpoint that stores all forgets keys.
+        draft.tombstones.clear();
+        self.conclude(meta, draft, stored)
+    }
+
+    /// Steps 4 to 7, or takes all back.
+    fn conclude(
+        &self,
+        meta: &mut MetaLog,
+        draft: Draft<'_>,
+        stored: Result<Option<WalStart>>,
+    ) -> Result<()> {
+        let number = meta.number + 1;
+        let start = stored.and_then(|start| {
             if draft.parts.len() > crate::kv::superblock::META_SEGMENTS_MAX {
                 return Err(self.no_space("room in the superblock for the index's segments"));
             }
-            let start = self.wal.start_after(&mark, None)?;
             // The commit lock is passed: no commit is half in the index and not appended.
             self.wal.wait(self.wal.seal_mark()?.lsn, None)?;
             Ok(start)
-        })();
+        });
         let start = match start {
             Ok(start) => start,
             Err(error) => {
@@ -318,13 +343,16 @@ impl Shared {
         };
         let flushed = self.disk.flush().inspect_err(|e| self.root.fail(e));
         let list = MetaLog::list(&draft.parts);
-        let written = flushed.and_then(|()| self.root.write(&start, list));
+        let written = flushed.and_then(|()| self.root.write(start.as_ref(), list));
         if let Err(error) = written {
+            // Which list is in force is not known: nothing that either names is written over,
+            // for the store takes no writes any more.
             self.wal.poison(&error);
-            draft.undo_nothing();
             return Err(error);
         }
-        self.wal.release(&start);
+        if let Some(start) = &start {
+            self.wal.release(start);
+        }
         meta.parts = draft.parts;
         meta.next_seq = draft.next_seq;
         meta.number = number;
@@ -340,10 +368,4 @@ impl Shared {
         self.counters.checkpoints.fetch_add(1, Relaxed);
         Ok(())
     }
-}
-
-impl Draft<'_> {
-    /// After a failure in the superblock: which list is in force is not known, so nothing that
-    /// either names may be written over. The store takes no writes any more.
-    fn undo_nothing(self) {}
 }

@@ -1,7 +1,9 @@
 //! Cleaning: what is alive in segments that are mostly dead moves out, the checkpoint that stores
 //! its new places follows, and the segments are free.
 //!
-//! Moves are not logged: until that checkpoint the old places stay untouched, so a crash before
+//! That checkpoint stores the new places only, and leaves small values in memory and the log's
+//! ring as they are: so it needs little room, which nobody else may take. Moves are not logged:
+//! until that checkpoint the old places stay untouched, so a crash before
 //! it loses nothing, and after it nothing refers to them. Checksums travel with the reference, so
 //! a copy that went wrong is found by whoever reads it.
 
@@ -18,7 +20,7 @@ use super::page;
 use super::pages::PageWriter;
 use super::read::runs_of;
 use super::reference::{Extent, Manifest, Reference, Run};
-use super::space::{Candidate, Stream};
+use super::space::{Candidate, Level, Stream};
 use super::value::{Stored, store_manifest, stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{BLOCK, Blocks, Disk};
@@ -66,8 +68,8 @@ impl Shared {
                 break;
             }
             let before = self.space.free_and_all().0;
-            self.move_out(meta, &victims)?;
-            self.checkpoint_with(meta)?;
+            let moved = self.move_out(meta, &victims)?;
+            self.checkpoint_moved(meta, moved)?;
             self.counters.gc_rounds.fetch_add(1, Relaxed);
             let gained = self.space.free_and_all().0.saturating_sub(before);
             freed += gained;
@@ -101,7 +103,7 @@ impl Shared {
         let room = if self.space.may_grow() {
             8
         } else {
-            free.saturating_sub(1 + self.pages_due()).max(1)
+            free.saturating_sub(1).max(1)
         };
         let budget = room.saturating_mul(capacity);
         let mut live = 0;
@@ -120,7 +122,7 @@ impl Shared {
     }
 
     /// Moves everything alive out of `victims`.
-    fn move_out(self: &Arc<Self>, meta: &mut MetaLog, victims: &HashSet<u32>) -> Result<()> {
+    fn move_out(self: &Arc<Self>, meta: &mut MetaLog, victims: &HashSet<u32>) -> Result<Vec<Key>> {
         let next = meta.number + 1;
         let mut alive = Vec::new();
         let mut look = |key: &Key, lsn: Lsn, reference: &Reference| {
@@ -146,6 +148,7 @@ impl Shared {
             }
         });
         alive.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let moved_keys = alive.iter().map(|item| item.key.clone()).collect();
         let mut pages = PageWriter::new(self, Stream::Moved, next);
         for item in alive {
             let key = item.key.bytes();
@@ -182,7 +185,8 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        pages.finish()
+        pages.finish()?;
+        Ok(moved_keys)
     }
 
     /// Copies one run to new room: in one piece, or in several where `split`.
@@ -206,7 +210,7 @@ impl Shared {
             let wanted = run.bytes - done;
             let least = if split { BLOCK as u64 } else { wanted };
             let summary = 64 + key_len as u64 + wanted / 1024;
-            let room = self.allocate(Stream::Moved, wanted, least, summary, true)?;
+            let room = self.allocate(Stream::Moved, wanted, least, summary, Level::Cleaning)?;
             runs.push(room);
             let mut at = 0;
             while at < room.bytes {

@@ -56,7 +56,7 @@ use meter::Meter;
 use reference::Run;
 use root::Root;
 use snapshot::Snapshots;
-use space::{Space, Stream};
+use space::{Level, Space, Stream};
 use worker::Signal;
 
 use super::wal::Wal;
@@ -113,27 +113,25 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Room for a piece of a value. Waits for the background thread to make some, but for
-    /// `privileged` callers, which are that thread.
+    /// callers of other levels, which are that thread.
     fn allocate(
         &self,
         stream: Stream,
         bytes: u64,
         least: u64,
         summary: u64,
-        privileged: bool,
+        level: Level,
     ) -> Result<Run> {
         let deadline = Instant::now() + self.config.stall;
         loop {
             self.space.set_durable(self.wal.durable_lsn());
-            let run = self
-                .space
-                .allocate(stream, bytes, least, summary, privileged);
+            let run = self.space.allocate(stream, bytes, least, summary, level);
             if let Some(run) = run {
                 return Ok(run);
             }
             self.root.check()?;
             let what = "room for a value";
-            if privileged {
+            if level != Level::User {
                 return Err(self.no_space(what));
             }
             self.next_round(what, deadline)?;
@@ -163,13 +161,18 @@ impl Shared {
     fn round(self: &Arc<Self>, space: bool) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
+        let mut stored = Ok(());
         if !space || freed == 0 || self.is_low() {
             // What commits deleted may only lack durability, small values only their pages.
-            self.checkpoint()?;
+            stored = self.checkpoint();
         }
-        if self.is_low() {
+        let full = |e: &Error| e.kind() == ErrorKind::NoSpace;
+        if self.is_low() || stored.as_ref().is_err_and(full) {
             self.collect(&mut self.meta.lock(), false)?;
+            if stored.as_ref().is_err_and(full) {
+                return self.checkpoint();
+            }
         }
-        Ok(())
+        stored
     }
 }

@@ -7,7 +7,7 @@ use super::config::PAGE_TARGET;
 use super::index::Entry;
 use super::page::{PageBuilder, slot_bytes};
 use super::reference::{Reference, SlotRef};
-use super::space::Stream;
+use super::space::{Level, Stream};
 use crate::error::Result;
 use crate::kv::disk::{BLOCK, Blocks, Disk};
 use crate::kv::wal::Lsn;
@@ -32,6 +32,7 @@ struct Slot {
 pub(crate) struct PageWriter<'a> {
     shared: &'a Shared,
     stream: Stream,
+    level: Level,
     /// Checkpoint that must be complete before what was moved out is free.
     checkpoint: u64,
     builder: PageBuilder,
@@ -49,6 +50,10 @@ impl<'a> PageWriter<'a> {
         Self {
             shared,
             stream,
+            level: match stream {
+                Stream::Moved => Level::Cleaning,
+                _ => Level::Checkpoint,
+            },
             checkpoint,
             builder: PageBuilder::new(shared.id),
             batch: Vec::new(),
@@ -114,7 +119,7 @@ impl<'a> PageWriter<'a> {
         }
         let shared = self.shared;
         let bytes = self.batch.len() as u64;
-        let run = shared.allocate(self.stream, bytes, bytes, 0, true)?;
+        let run = shared.allocate(self.stream, bytes, bytes, 0, self.level)?;
         let written = Blocks::copy_of(&self.batch).and_then(|b| shared.disk.write(run.offset, &b));
         if let Err(error) = written {
             shared.space.settle(run);

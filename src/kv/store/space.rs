@@ -39,6 +39,17 @@ pub(crate) enum Stream {
     Moved = 2,
 }
 
+/// How far into the last free segments a caller may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Leaves what checkpoints and cleaning will need.
+    User,
+    /// Leaves what cleaning needs.
+    Checkpoint,
+    /// May take the last.
+    Cleaning,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Free,
@@ -290,13 +301,14 @@ impl Space {
         self.free_count.store(state.free.len() as u64, Relaxed);
     }
 
-    /// Takes a free segment, growing the file when there is none. `privileged` may go into the
-    /// reserve. `None` when there is no room.
-    fn take(&self, state: &mut State, kind: Kind, privileged: bool) -> Option<u32> {
-        let reserve = if privileged || self.may_grow {
-            0
-        } else {
-            self.reserve.load(Relaxed)
+    /// Takes a free segment, growing the file when there is none. `level` says how much
+    /// it leaves. `None` when there is no room.
+    fn take(&self, state: &mut State, kind: Kind, level: Level) -> Option<u32> {
+        let reserve = match level {
+            _ if self.may_grow => 0,
+            Level::User => self.reserve.load(Relaxed),
+            Level::Checkpoint => super::config::CLEANING_SEGMENTS,
+            Level::Cleaning => 0,
         };
         if state.free.len() as u64 <= reserve {
             self.reclaim_in(state);
@@ -343,14 +355,14 @@ impl Space {
         bytes: u64,
         least: u64,
         summary: u64,
-        privileged: bool,
+        level: Level,
     ) -> Option<Run> {
         let mut state = self.state.lock();
         let stream = stream as usize;
         for fresh in [false, true] {
             if fresh {
                 // A new segment first: when there is none, the open one stays open for less.
-                let n = self.take(&mut state, Kind::Open, privileged)?;
+                let n = self.take(&mut state, Kind::Open, level)?;
                 self.close(&mut state, stream);
                 state.open[stream] = Some(OpenSegment {
                     segment: n,
@@ -385,8 +397,8 @@ impl Space {
     }
 
     /// A whole segment for the meta log.
-    pub fn take_meta(&self) -> Option<u32> {
-        self.take(&mut self.state.lock(), Kind::Meta, true)
+    pub fn take_meta(&self, level: Level) -> Option<u32> {
+        self.take(&mut self.state.lock(), Kind::Meta, level)
     }
 
     /// A meta segment that no superblock lists (any more).

@@ -17,7 +17,7 @@ use super::reference::{
     COARSE_CHUNK, FINE_CHUNK, FINE_MAX, Manifest, REFERENCE_CRCS_MAX, Reader, Reference, Run,
     blocks_of, chunk_of,
 };
-use super::space::Stream;
+use super::space::{Level, Stream};
 use crate::base::crc::{crc32c, crc32c_join};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{BLOCK, Blocks, Disk};
@@ -137,7 +137,7 @@ pub(crate) struct ValueWriter {
     /// Free rest of the last allocation.
     rest: Run,
     stream: Stream,
-    privileged: bool,
+    level: Level,
 }
 
 impl ValueWriter {
@@ -159,7 +159,7 @@ impl ValueWriter {
                 bytes: 0,
             },
             stream: Stream::Values,
-            privileged: false,
+            level: Level::User,
         })
     }
 
@@ -245,7 +245,7 @@ impl ValueWriter {
             wanted.min(most),
             least.min(most),
             summary,
-            self.privileged,
+            self.level,
         )?;
         self.allocations.push(run);
         self.rest = run;
@@ -354,7 +354,7 @@ impl ValueWriter {
                 wanted,
                 least.min(wanted),
                 summary,
-                self.privileged,
+                self.level,
             )?;
             self.allocations.push(run);
             let (now, later) = rest.split_at(rest.len().min(run.bytes as usize));
@@ -405,7 +405,7 @@ pub(crate) fn store_manifest(
     let mut writer = ValueWriter::new(shared, key_len, Some(1))?;
     writer.allocations = allocations;
     writer.stream = Stream::Moved;
-    writer.privileged = true;
+    writer.level = Level::Cleaning;
     let reference = writer.place_manifest(manifest)?;
     Ok(Stored {
         shared: Arc::clone(shared),
