@@ -5,12 +5,20 @@
 
 mod kv_common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use gds_rs::kv::disk::Disk;
+use gds_rs::kv::sim::{SimDisk, Survivors};
+use gds_rs::kv::store::Store;
 use kv_common::crash::{Effort, Workload, check_images, run};
+use kv_common::tiny;
 
 fn times() -> u64 {
-    std::env::var("GDS_KV_CRASH").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+    std::env::var("GDS_KV_CRASH")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1)
 }
 
 fn all(workloads: impl Iterator<Item = Workload>, effort: Effort) -> usize {
@@ -31,7 +39,13 @@ fn every_prefix_of_a_growing_store_recovers() {
         delay: Duration::ZERO,
         value_max: 20_000,
     });
-    let effort = Effort { step: 1, subsets: 0, tears: 0, thorough: 8, second: 0 };
+    let effort = Effort {
+        step: 1,
+        subsets: 0,
+        tears: 0,
+        thorough: 8,
+        second: 0,
+    };
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 200, "{images}");
@@ -46,7 +60,13 @@ fn lost_and_torn_writes_recover() {
         delay: Duration::ZERO,
         value_max: 12_000,
     });
-    let effort = Effort { step: 3, subsets: 4, tears: 2, thorough: 16, second: 0 };
+    let effort = Effort {
+        step: 3,
+        subsets: 4,
+        tears: 2,
+        thorough: 16,
+        second: 0,
+    };
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 500, "{images}");
@@ -61,7 +81,13 @@ fn a_nearly_full_store_recovers() {
         delay: Duration::from_micros(200),
         value_max: 60_000,
     });
-    let effort = Effort { step: 4, subsets: 2, tears: 1, thorough: 16, second: 0 };
+    let effort = Effort {
+        step: 4,
+        subsets: 2,
+        tears: 1,
+        thorough: 16,
+        second: 0,
+    };
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 500, "{images}");
@@ -76,8 +102,49 @@ fn a_second_crash_during_recovery_changes_nothing() {
         delay: Duration::ZERO,
         value_max: 8000,
     });
-    let effort = Effort { step: 5, subsets: 1, tears: 1, thorough: 1000, second: 6 };
+    let effort = Effort {
+        step: 5,
+        subsets: 1,
+        tears: 1,
+        thorough: 1000,
+        second: 6,
+    };
     let images = all(workloads, effort);
     println!("{images} images");
     assert!(images > 300, "{images}");
+}
+
+#[test]
+fn a_crash_while_a_store_is_made_leaves_one_or_none() {
+    let disk = Arc::new(SimDisk::new(0));
+    drop(Store::create_on(disk.clone(), tiny()).unwrap());
+    let mut images = 0;
+    for moment in 0..=disk.now() {
+        for survivors in [Survivors::None, Survivors::All, Survivors::Some { seed: 3 }] {
+            let image: Arc<dyn Disk> = Arc::new(disk.image(moment, survivors).unwrap());
+            let store = Store::open_or_create_on(image, tiny());
+            let store = store.unwrap_or_else(|e| panic!("{moment} {survivors:?}: {e:?}"));
+            store.put(b"a", b"1").unwrap();
+            images += 1;
+        }
+    }
+    assert!(images > 100, "{images}");
+}
+
+#[test]
+fn a_growing_store_is_cleaned_without_being_asked() {
+    let disk = Arc::new(SimDisk::new(0));
+    disk.record(false);
+    let store = Store::create_on(disk.clone(), tiny()).unwrap();
+    for n in 0..3000u64 {
+        let key = if n % 50 == 0 { n } else { n % 7 };
+        store
+            .put_async(&key.to_le_bytes(), &vec![n as u8; 9000])
+            .unwrap();
+    }
+    store.sync().unwrap();
+    // 27 MB were put, of which about 600 KB are alive.
+    assert!(disk.size() < 8 << 20, "{}", disk.size());
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{report:?}");
 }

@@ -144,7 +144,11 @@ impl Model {
             21..26 => {
                 let key = self.key();
                 let got = self.store().get(&key).unwrap();
-                assert!(got.as_ref() == self.map.get(&key), "seed {}: {key:?}", self.seed);
+                assert!(
+                    got.as_ref() == self.map.get(&key),
+                    "seed {}: {key:?}",
+                    self.seed
+                );
             }
             26 | 27 => {
                 let key = self.key();
@@ -155,7 +159,11 @@ impl Model {
                     let start = (offset as usize).min(v.len());
                     &v[start..v.len().min(start + len)]
                 });
-                assert!(got.map(|n| &part[..n]) == want, "seed {}: {key:?}", self.seed);
+                assert!(
+                    got.map(|n| &part[..n]) == want,
+                    "seed {}: {key:?}",
+                    self.seed
+                );
             }
             28 | 29 => {
                 let (from, limit) = (self.key(), self.random.below(20));
@@ -163,7 +171,11 @@ impl Model {
                 let scan = self.store().scan(range.clone(), limit).unwrap();
                 let got: Vec<_> = scan.map(|i| (i.key.clone(), i.value().unwrap())).collect();
                 let want = self.map.range(range).take(limit as usize);
-                assert!(got.iter().map(|(k, v)| (k, v)).eq(want), "seed {}", self.seed);
+                assert!(
+                    got.iter().map(|(k, v)| (k, v)).eq(want),
+                    "seed {}",
+                    self.seed
+                );
             }
             30 | 31 if self.snapshots.len() < 3 => {
                 let snapshot = self.store().snapshot().unwrap();
@@ -176,7 +188,11 @@ impl Model {
                 let at = self.random.below(self.snapshots.len() as u64) as usize;
                 let (snapshot, map) = self.snapshots.swap_remove(at);
                 let key = self.key();
-                assert!(snapshot.get(&key).unwrap().as_ref() == map.get(&key), "{}", self.seed);
+                assert!(
+                    snapshot.get(&key).unwrap().as_ref() == map.get(&key),
+                    "{}",
+                    self.seed
+                );
                 let snapshot = Arc::new(snapshot);
                 let scan = Store::scan_at(&snapshot, .., u64::MAX).unwrap();
                 let all: Map = scan.map(|i| (i.key.clone(), i.value().unwrap())).collect();
@@ -208,7 +224,11 @@ impl Model {
             drop(store);
         }
         self.open(self.disk.copy());
-        assert!(contents(self.store()).unwrap() == self.map, "seed {}", self.seed);
+        assert!(
+            contents(self.store()).unwrap() == self.map,
+            "seed {}",
+            self.seed
+        );
     }
 
     fn open(&mut self, disk: SimDisk) {
@@ -227,7 +247,10 @@ impl Model {
         let survivors = match self.random.below(3) {
             0 => Survivors::None,
             1 => Survivors::Some { seed },
-            _ => Survivors::Torn { seed, unit: TEAR_SECTOR },
+            _ => Survivors::Torn {
+                seed,
+                unit: TEAR_SECTOR,
+            },
         };
         let image = self.disk.image(moment, survivors).unwrap();
         drop(self.store.take());
@@ -240,7 +263,11 @@ impl Model {
         checked.unwrap_or_else(|e| panic!("seed {} {survivors:?}: {e}", self.seed));
         self.map = found;
         self.open(image);
-        assert!(contents(self.store()).unwrap() == self.map, "seed {}", self.seed);
+        assert!(
+            contents(self.store()).unwrap() == self.map,
+            "seed {}",
+            self.seed
+        );
     }
 }
 

@@ -36,12 +36,14 @@ impl Root {
         self.superblock.lock().begin_epoch(&*self.disk, next)
     }
 
-    /// Makes `wal` and `meta` the state that the next opening starts from; durable on return.
+    /// Makes `wal` (what it was, without one) and `meta` the state that the next opening starts from; durable on return.
     /// After an error the store is poisoned.
-    pub fn write(&self, wal: &WalStart, meta: Vec<MetaSegment>) -> Result<()> {
+    pub fn write(&self, wal: Option<&WalStart>, meta: Vec<MetaSegment>) -> Result<()> {
         let mut superblock = self.superblock.lock();
         self.check()?;
-        superblock.wal = *wal;
+        if let Some(wal) = wal {
+            superblock.wal = *wal;
+        }
         superblock.meta = meta;
         let written = superblock.write(&*self.disk);
         written.inspect_err(|e| self.fail(e))
@@ -54,11 +56,11 @@ impl Root {
         self.check()?;
         let more = (segments / 8).clamp(1, GROW_MAX);
         let size = superblock.geometry.segment_offset(segments + more);
-        let before = superblock.generation;
         let grown = superblock.grow(&*self.disk, size);
         if let Err(error) = grown {
-            // A size that was refused changed nothing. Anything else leaves doubt.
-            if error.kind() != ErrorKind::NoSpace || superblock.generation != before {
+            // A size that was refused changed nothing. Anything else leaves doubt: a flush that
+            // fails for lack of space has failed too.
+            if error.kind() != ErrorKind::NoSpace || self.disk.size() >= size {
                 self.fail(&error);
             }
             return Err(error);
