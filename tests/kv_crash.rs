@@ -117,14 +117,14 @@ fn a_second_crash_during_recovery_changes_nothing() {
 #[test]
 fn a_crash_while_a_store_is_made_leaves_one_or_none() {
     let disk = Arc::new(SimDisk::new(0));
-    drop(Store::create_on(disk.clone(), tiny()).unwrap());
+    drop(Store::create_on(disk.clone(), tiny()).expect("works"));
     let mut images = 0;
     for moment in 0..=disk.now() {
         for survivors in [Survivors::None, Survivors::All, Survivors::Some { seed: 3 }] {
-            let image: Arc<dyn Disk> = Arc::new(disk.image(moment, survivors).unwrap());
+            let image: Arc<dyn Disk> = Arc::new(disk.image(moment, survivors).expect("works"));
             let store = Store::open_or_create_on(image, tiny());
             let store = store.unwrap_or_else(|e| panic!("{moment} {survivors:?}: {e:?}"));
-            store.put(b"a", b"1").unwrap();
+            store.put(b"a", b"1").expect("works");
             images += 1;
         }
     }
@@ -135,16 +135,16 @@ fn a_crash_while_a_store_is_made_leaves_one_or_none() {
 fn a_growing_store_is_cleaned_without_being_asked() {
     let disk = Arc::new(SimDisk::new(0));
     disk.record(false);
-    let store = Store::create_on(disk.clone(), tiny()).unwrap();
+    let store = Store::create_on(disk.clone(), tiny()).expect("works");
     for n in 0..3000u64 {
         let key = if n % 50 == 0 { n } else { n % 7 };
         store
             .put_async(&key.to_le_bytes(), &vec![n as u8; 9000])
-            .unwrap();
+            .expect("works");
     }
-    store.sync().unwrap();
+    store.sync().expect("works");
     // 27 MB were put, of which about 600 KB are alive.
     assert!(disk.size() < 8 << 20, "{}", disk.size());
-    let report = store.verify().unwrap();
+    let report = store.verify().expect("works");
     assert!(report.is_clean(), "{report:?}");
 }

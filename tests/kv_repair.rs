@@ -19,13 +19,13 @@ fn filled(config: &KvConfig) -> (Arc<SimDisk>, Map) {
         let key = format!("key {n:03}").into_bytes();
         let len = [10, 700, 4096, 9000, 100_000][(n % 5) as usize];
         let value = bytes(n, len);
-        store.put(&key, &value).unwrap();
+        store.put(&key, &value).expect("works");
         map.insert(key, value);
         if n == 50 {
-            store.checkpoint().unwrap();
+            store.checkpoint().expect("works");
         }
     }
-    store.delete(b"key 000").unwrap();
+    store.delete(b"key 000").expect("works");
     map.remove(&b"key 000"[..]);
     drop(store);
     (disk, map)
@@ -33,16 +33,16 @@ fn filled(config: &KvConfig) -> (Arc<SimDisk>, Map) {
 
 fn repair(disk: &Arc<SimDisk>, config: &KvConfig) -> gds_rs::kv::store::RepairReport {
     let disk: Arc<dyn Disk> = disk.clone();
-    Store::repair_on(&disk, config).unwrap()
+    Store::repair_on(&disk, config).expect("works")
 }
 
 /// Where blocks with this magic start.
 fn blocks_with(disk: &SimDisk, magic: &[u8; 4]) -> Vec<u64> {
-    let mut block = Blocks::new(BLOCK).unwrap();
+    let mut block = Blocks::new(BLOCK).expect("works");
     (0..disk.size())
         .step_by(BLOCK)
         .filter(|at| {
-            disk.read(*at, &mut block).unwrap();
+            disk.read(*at, &mut block).expect("works");
             block[..4] == magic[..]
         })
         .collect()
@@ -57,7 +57,7 @@ fn a_store_that_is_well_is_left_alone() {
         "{report:?}"
     );
     assert_eq!(report.keys, map.len() as u64);
-    assert_eq!(contents(&reopen(&disk, &tiny())).unwrap(), map);
+    assert_eq!(contents(&reopen(&disk, &tiny())).expect("works"), map);
 }
 
 #[test]
@@ -74,11 +74,11 @@ fn one_superblock_copy_is_enough() {
         assert!(report.rebuilt && report.lost.is_empty(), "{report:?}");
         let store = reopen(&disk, &config);
         assert!(
-            contents(&store).unwrap() == map,
+            contents(&store).expect("works") == map,
             "only copy {left} was left"
         );
         assert_clean(&store);
-        store.put(b"after", b"repair").unwrap();
+        store.put(b"after", b"repair").expect("works");
         drop(store);
         assert_eq!(reopen(&disk, &config).keys(), map.len() as u64 + 1);
     }
@@ -112,7 +112,7 @@ fn a_damaged_index_is_rebuilt_and_loses_only_what_only_it_knew() {
     let report = repair(&disk, &config);
     assert!(report.rebuilt, "{report:?}");
     let store = reopen(&disk, &config);
-    let found = contents(&store).unwrap();
+    let found = contents(&store).expect("works");
     // Small values say themselves what they are.
     let small = map.iter().filter(|(_, value)| value.len() < 4000);
     for (key, value) in small {
@@ -141,17 +141,20 @@ fn a_damaged_log_keeps_what_came_before() {
         let report = repair(&copy, &config);
         assert!(report.rebuilt, "{report:?}");
         let store = reopen(&copy, &config);
-        let found = contents(&store).unwrap();
+        let found = contents(&store).expect("works");
         assert!(found.len() >= 50, "{}", found.len());
         for (key, value) in &found {
             let was = map.get(key);
             assert!(was == Some(value) || key == b"key 000", "{key:?}");
         }
         assert_clean(&store);
-        store.put(b"after", b"repair").unwrap();
+        store.put(b"after", b"repair").expect("works");
         drop(store);
         assert_eq!(
-            reopen(&copy, &config).get(b"after").unwrap().unwrap(),
+            reopen(&copy, &config)
+                .get(b"after")
+                .expect("works")
+                .expect("works"),
             b"repair"
         );
     }
@@ -163,7 +166,10 @@ fn damaged_values_are_dropped_and_listed() {
     let config = tiny();
     let (disk, map) = filled(&config);
     let store = reopen(&disk, &config);
-    let located = store.locate(b"key 004", 0..10).unwrap().unwrap();
+    let located = store
+        .locate(b"key 004", 0..10)
+        .expect("works")
+        .expect("works");
     disk.flip(located.pieces[0].offset + 5, 1);
     drop((located, store));
     let report = repair(&disk, &config);
@@ -175,7 +181,7 @@ fn damaged_values_are_dropped_and_listed() {
     let mut want = map;
     want.remove(&b"key 004"[..]);
     let store = reopen(&disk, &config);
-    assert!(contents(&store).unwrap() == want);
+    assert!(contents(&store).expect("works") == want);
     assert_clean(&store);
 }
 
@@ -191,7 +197,7 @@ fn many_random_flips_never_give_wrong_bytes_after_repair() {
         }
         repair(&copy, &config);
         let store = reopen(&copy, &config);
-        for (key, value) in contents(&store).unwrap() {
+        for (key, value) in contents(&store).expect("works") {
             let right = map.get(&key) == Some(&value) || key == b"key 000";
             assert!(right, "round {round}: {key:?}");
         }

@@ -608,7 +608,7 @@ fn changed_bytes_of_values_are_found_and_never_returned() {
         store.checkpoint().unwrap();
         // Where it lies: wherever the disk holds the value's last bytes.
         let tail = &value[len.saturating_sub(16)..];
-        let at = find(&*disk, tail).expect("the value is on the disk");
+        let at = find(&disk, tail).expect("the value is on the disk");
         disk.flip(at, 0x20);
         let error = store.get(b"v").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupted, "{error}");
@@ -633,8 +633,8 @@ fn changed_bytes_of_values_are_found_and_never_returned() {
 
 /// The last place on the disk where `bytes` lie.
 fn find(disk: &SimDisk, bytes: &[u8]) -> Option<u64> {
-    let mut all = gds_rs::kv::disk::Blocks::new(disk.size() as usize).unwrap();
-    disk.read(0, &mut all).unwrap();
+    let mut all = gds_rs::kv::disk::Blocks::new(disk.size() as usize).expect("memory");
+    disk.read(0, &mut all).expect("a read");
     let found = all.windows(bytes.len()).rposition(|w| w == bytes)?;
     Some(found as u64)
 }
@@ -645,7 +645,7 @@ fn a_damaged_index_is_refused() {
     let (disk, store) = fresh(&config);
     store.put(b"some key to look for", &bytes(1, 5000)).unwrap();
     store.close().unwrap();
-    let at = find(&*disk, b"some key to look for").unwrap();
+    let at = find(&disk, b"some key to look for").unwrap();
     disk.flip(at, 1);
     let error = Store::open_on(disk.clone(), config.clone()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupted, "{error}");

@@ -38,22 +38,22 @@ fn values() -> Map {
 fn made() -> Arc<SimDisk> {
     let disk = Arc::new(SimDisk::new(0));
     disk.record(false);
-    let store = Store::create_as(disk.clone(), config(), *b"a golden store 1").unwrap();
+    let store = Store::create_as(disk.clone(), config(), *b"a golden store 1").expect("works");
     for (key, value) in values() {
-        store.put(&key, &value).unwrap();
+        store.put(&key, &value).expect("works");
     }
-    store.put(b"gone", b"x").unwrap();
-    store.delete(b"gone").unwrap();
-    store.checkpoint().unwrap();
+    store.put(b"gone", b"x").expect("works");
+    store.delete(b"gone").expect("works");
+    store.checkpoint().expect("works");
     disk
 }
 
 /// The blocks that are not zero, each after its number.
 fn packed(disk: &SimDisk) -> Vec<u8> {
     let mut all = disk.size().to_le_bytes().to_vec();
-    let mut block = Blocks::new(BLOCK).unwrap();
+    let mut block = Blocks::new(BLOCK).expect("works");
     for number in 0..disk.size() / BLOCK as u64 {
-        disk.read(number * BLOCK as u64, &mut block).unwrap();
+        disk.read(number * BLOCK as u64, &mut block).expect("works");
         if block.iter().any(|b| *b != 0) {
             all.extend(number.to_le_bytes());
             all.extend_from_slice(&block);
@@ -64,12 +64,15 @@ fn packed(disk: &SimDisk) -> Vec<u8> {
 
 fn unpacked(all: &[u8]) -> Arc<SimDisk> {
     let (size, blocks) = all.split_at(8);
-    let disk = SimDisk::new(u64::from_le_bytes(size.try_into().unwrap()));
+    let disk = SimDisk::new(u64::from_le_bytes(size.try_into().expect("works")));
     for block in blocks.chunks_exact(8 + BLOCK) {
         let (number, bytes) = block.split_at(8);
-        let number = u64::from_le_bytes(number.try_into().unwrap());
-        disk.write(number * BLOCK as u64, &Blocks::copy_of(bytes).unwrap())
-            .unwrap();
+        let number = u64::from_le_bytes(number.try_into().expect("works"));
+        disk.write(
+            number * BLOCK as u64,
+            &Blocks::copy_of(bytes).expect("works"),
+        )
+        .expect("works");
     }
     Arc::new(disk)
 }
@@ -77,8 +80,8 @@ fn unpacked(all: &[u8]) -> Arc<SimDisk> {
 /// The segments: what timing does not change.
 fn segments(disk: &SimDisk) -> Vec<u8> {
     let start = 64 << 10;
-    let mut all = Blocks::new((disk.size() - start) as usize).unwrap();
-    disk.read(start, &mut all).unwrap();
+    let mut all = Blocks::new((disk.size() - start) as usize).expect("works");
+    disk.read(start, &mut all).expect("works");
     all.to_vec()
 }
 

@@ -36,7 +36,8 @@ impl Root {
         self.superblock.lock().begin_epoch(&*self.disk, next)
     }
 
-    /// Makes `wal` (what it was, without one) and `meta` the state that the next opening starts from; durable on return.
+    /// Makes `wal` (without one: what it was) and `meta` the state that the next opening starts
+    /// from; durable on return.
     /// After an error the store is poisoned.
     pub fn write(&self, wal: Option<&WalStart>, meta: Vec<MetaSegment>) -> Result<()> {
         let mut superblock = self.superblock.lock();
