@@ -254,16 +254,26 @@ impl<'a> Draft<'a> {
 /// What is called for every entry: block number, key, version, reference.
 pub(crate) type EachEntry<'a> = dyn FnMut(u64, &[u8], Lsn, Reference) + 'a;
 
+/// What a part of the meta log held.
+#[derive(Debug, Clone)]
+pub(crate) struct PartRead {
+    /// Bytes of the entries.
+    pub payload: u64,
+    /// Numbers of its blocks: those of the parts follow each other.
+    pub numbers: std::ops::Range<u64>,
+}
+
 /// Reads and verifies a part of the meta log and calls `each` with block number, key, version and
-/// reference.
+/// reference. A block from elsewhere, or from before, is whole too: its number tells.
 pub(crate) fn read_part(
     disk: &dyn Disk,
     space: &super::space::Space,
     id: u64,
     part: &MetaPart,
     each: &mut EachEntry<'_>,
-) -> Result<u64> {
+) -> Result<PartRead> {
     let mut payload = 0;
+    let mut numbers: Option<std::ops::Range<u64>> = None;
     let start = space.segment_start(part.segment);
     let mut blocks = Blocks::new(part.valid as usize)?;
     if part.valid > 0 {
@@ -271,16 +281,23 @@ pub(crate) fn read_part(
     }
     let mut at = 0;
     while at < part.valid as usize {
-        let Some(block) = MetaBlock::parse(&blocks[at..part.valid as usize], id) else {
+        let block = MetaBlock::parse(&blocks[at..part.valid as usize], id);
+        let follows = |block: &MetaBlock<'_>| numbers.as_ref().is_none_or(|n| n.end == block.seq);
+        let Some(block) = block.filter(follows) else {
             let offset = start + at as u64;
             let message = "read the store's index: a block of the meta log is damaged; repair it";
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(offset));
         };
         let read = block.entries(&mut |key, lsn, reference| each(block.seq, key, lsn, reference));
         payload += read? as u64;
+        let first = numbers.map_or(block.seq, |n| n.start);
+        numbers = Some(first..block.seq.saturating_add(1));
         at += block.bytes;
     }
-    Ok(payload)
+    Ok(PartRead {
+        payload,
+        numbers: numbers.unwrap_or_default(),
+    })
 }
 
 impl Shared {

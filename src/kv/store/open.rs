@@ -301,28 +301,28 @@ pub(crate) fn is_file(disk: &dyn Disk) -> bool {
 fn load(disk: &dyn Disk, space: &Space, id: u64, index: &Index, meta: &mut MetaLog) -> Result<()> {
     let parts: Vec<MetaPart> = meta.parts.iter().copied().collect();
     let next = AtomicUsize::new(0);
-    let found = Mutex::new((0u64, parts.clone()));
+    let found = Mutex::new(parts.clone());
+    let numbers = Mutex::new(vec![0..0; parts.len()]);
     let failure = Mutex::new(None);
     let read = || {
-        while let Some(part) = parts.get(next.fetch_add(1, Relaxed)) {
-            let (mut entries, mut last) = (0, 0);
+        loop {
+            let at = next.fetch_add(1, Relaxed);
+            let Some(part) = parts.get(at) else { return };
+            let mut entries = 0;
             let result = read_part(disk, space, id, part, &mut |seq, key, lsn, reference| {
                 entries += 1;
-                last = last.max(seq + 1);
                 index.load(key, lsn, seq as u32, reference);
             });
-            let payload = match result {
-                Ok(payload) => payload,
+            let read = match result {
+                Ok(read) => read,
                 Err(error) => {
                     failure.lock().get_or_insert(error);
                     return;
                 }
             };
             let mut found = found.lock();
-            found.0 = found.0.max(last);
-            for known in found.1.iter_mut().filter(|p| p.segment == part.segment) {
-                (known.entries, known.payload) = (entries, payload);
-            }
+            (found[at].entries, found[at].payload) = (entries, read.payload);
+            numbers.lock()[at] = read.numbers;
         }
     };
     std::thread::scope(|scope| {
@@ -334,9 +334,20 @@ fn load(disk: &dyn Disk, space: &Space, id: u64, index: &Index, meta: &mut MetaL
     if let Some(error) = failure.into_inner() {
         return Err(error);
     }
-    let (last, parts) = found.into_inner();
-    meta.next_seq = last;
-    meta.parts = parts.into();
+    let mut last = None;
+    for (part, numbers) in parts.iter().zip(numbers.into_inner()) {
+        if numbers.is_empty() {
+            continue;
+        }
+        if last.is_some_and(|last| last != numbers.start) {
+            let message = "read the store's index: blocks of the meta log are missing; repair it";
+            let offset = space.segment_start(part.segment);
+            return Err(Error::new(ErrorKind::Corrupted, message).with_offset(offset));
+        }
+        last = Some(numbers.end);
+    }
+    meta.next_seq = last.unwrap_or(0);
+    meta.parts = found.into_inner().into();
     Ok(())
 }
 
