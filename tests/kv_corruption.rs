@@ -244,11 +244,9 @@ fn headers_and_records_of_the_log() {
         .iter()
         .flat_map(|n| (0..64).map(move |at| n * BLOCK as u64 + at));
     let (cases, refused) = quiet.flip_each(header, "batch headers");
-    // All but those of the last, empty batch.
-    assert!(
-        refused >= cases - 64 && refused >= 6 * 64,
-        "{refused} of {cases}"
-    );
+    // The six batches since the checkpoint; the last, empty one and those of the ring's last lap
+    // do not matter.
+    assert!(refused >= 6 * 64, "{refused} of {cases}");
     let step = if nightly() { 1 } else { 29 };
     let bodies = live
         .iter()
