@@ -6,6 +6,7 @@
 //! and then the whole store is verified, used on and crashed again, during recovery too. The same
 //! code runs in the tests of the store and in `gds selftest`, so that users can try their build.
 
+pub mod fuzzing;
 mod images;
 mod oracle;
 mod workload;

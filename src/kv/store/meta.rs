@@ -95,7 +95,7 @@ impl<'a> MetaBlock<'a> {
         let (magic, crc) = (r.u32()?, r.u32()?);
         let (id, seq) = (r.u64()?, r.u64()?);
         let (bytes, entries) = (r.u32()? as usize, r.u32()?);
-        let whole = from.get(8..bytes)?;
+        let (whole, body) = (from.get(8..bytes)?, from.get(META_HEADER..bytes)?);
         (magic == META_MAGIC
             && id == uuid
             && bytes.is_multiple_of(BLOCK)
@@ -104,7 +104,7 @@ impl<'a> MetaBlock<'a> {
                 seq,
                 bytes,
                 entries,
-                body: &from[META_HEADER..bytes],
+                body,
             })
     }
 

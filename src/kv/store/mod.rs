@@ -13,6 +13,7 @@
 mod checkpoint;
 mod commit;
 mod config;
+pub(crate) mod fuzzing;
 mod gc;
 mod handle;
 mod index;
