@@ -187,6 +187,16 @@ fn damage_is_told_and_no_wrong_byte_comes_out() {
     );
     assert!(!folder.path("out").exists());
     assert!(gds(&folder, &["kv", "get", "s", "good"]).stdout == data);
+    let report = json_of(&folder, &["kv", "repair", "s"]);
+    assert_eq!(
+        (&report["was_clean"], &report["lost"]),
+        (&false.into(), &1.into()),
+        "{report}"
+    );
+    assert_eq!(report["first_lost"][0]["key"], "bad");
+    assert_eq!(json_of(&folder, &["kv", "verify", "s"])["problems"], 0);
+    assert!(gds(&folder, &["kv", "get", "s", "good"]).stdout == data);
+    assert!(text_of(&folder, &["kv", "repair", "s"]).contains("nothing to repair"));
 }
 
 #[test]
@@ -238,7 +248,14 @@ fn refusals_are_one_line_with_a_code() {
         &["passes the end"],
     );
     let (path, _) = folder.file("plain", 100_000);
-    for verb in ["stats", "verify", "destroy", "compact", "checkpoint"] {
+    for verb in [
+        "stats",
+        "verify",
+        "repair",
+        "destroy",
+        "compact",
+        "checkpoint",
+    ] {
         fails(
             &folder,
             1,

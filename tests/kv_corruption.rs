@@ -5,6 +5,8 @@
 //! `GDS_KV_NIGHTLY=1` looks at every byte; otherwise at every byte of headers and a part of the
 //! rest.
 
+#![allow(clippy::print_stdout)]
+
 mod kv_driver;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,8 @@
 //! an I/O error, for lack of space, or after half of a write. What was acknowledged stays, wrong
 //! bytes never come out, and a failed sync ends all writes.
 
+#![allow(clippy::print_stdout)]
+
 mod kv_driver;
 
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //!
 //! `GDS_KV_SEEDS=n` seeds; `GDS_KV_NIGHTLY=1` those of a night; `GDS_KV_SEED=s` only that one.
 
+#![allow(clippy::print_stdout)]
+
 mod kv_driver;
 
 use std::sync::Arc;

@@ -4,6 +4,8 @@
 //! `GDS_KV_MUTATIONS=n` mutations a parser; `GDS_KV_NIGHTLY=1` those of a night. `GDS_BLESS=1`
 //! writes the corpus anew, from stores that are made here.
 
+#![allow(clippy::print_stdout)]
+
 mod kv_driver;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -3,6 +3,8 @@
 //!
 //! `GDS_KV_KILLS=n` rounds; `GDS_KV_NIGHTLY=1` those of a night.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 mod kv_driver;
 

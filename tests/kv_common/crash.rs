@@ -3,6 +3,8 @@
 use gds_rs::kv::sim::SimDisk;
 use gds_rs::kv::store::Located;
 
+// Not every test has crashes.
+#[allow(unused_imports)]
 pub use gds_rs::kv::selftest::*;
 
 /// Reads what `located` names, past the store.

@@ -218,8 +218,9 @@ pub struct Pair {
     pub oracle: Oracle,
     /// The state after all commits.
     pub model: Map,
-    /// Failures that operations answered.
+    /// Failures that operations answered, and the last of them.
     pub failures: u64,
+    pub last_failure: Option<Error>,
     /// What the disk may answer.
     expected: &'static [ErrorKind],
 }
@@ -241,12 +242,14 @@ impl Pair {
             oracle,
             model,
             failures: 0,
+            last_failure: None,
             expected: FAILURES,
         }
     }
 
     fn failed(&mut self, what: &str, error: &Error) -> std::result::Result<(), String> {
         self.failures += 1;
+        self.last_failure = Some(error.clone());
         if self.expected.contains(&error.kind()) {
             return Ok(());
         }

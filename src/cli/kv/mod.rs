@@ -39,6 +39,8 @@ pub(super) enum KvCommand {
     Stats(StoreArgs),
     /// Read everything and compare it with its checksums; exit code 1 when something is wrong
     Verify(StoreArgs),
+    /// Make a store that cannot be opened, or has damaged values, usable again; copy it first
+    Repair(StoreArgs),
     /// Make the index durable and empty the log, so that the next opening is fast
     Checkpoint(StoreArgs),
     /// Move what is alive together and give free space back
@@ -112,7 +114,7 @@ impl KeyForm {
         let digits: Option<Vec<u8>> = bytes.iter().map(digit).collect();
         match digits {
             Some(digits) if digits.len().is_multiple_of(2) => {
-                Ok(digits.chunks_exact(2).map(|d| d[0] << 4 | d[1]).collect())
+                Ok(digits.chunks_exact(2).map(|d| (d[0] << 4) | d[1]).collect())
             }
             _ => {
                 let shown = text.to_string_lossy();
@@ -150,6 +152,7 @@ pub(super) fn run(global: &Global, command: &KvCommand) -> Outcome {
         KvCommand::Scan(args) => entries::scan(global, args),
         KvCommand::Stats(args) => tell::stats(global, &args.store),
         KvCommand::Verify(args) => tell::verify(global, &args.store),
+        KvCommand::Repair(args) => tell::repair(global, &args.store),
         KvCommand::Checkpoint(args) => checkpoint(global, &args.store),
         KvCommand::Compact(args) => compact(global, &args.store),
         KvCommand::Bench(args) => bench::run(global, args),

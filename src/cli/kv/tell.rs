@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::Global;
 use super::super::output::{Outcome, bytes_text, gigabytes_per_second, say, say_json, time_text};
-use super::{hex, open};
+use super::{hex, named, open};
 use crate::error::{Error, ErrorKind};
 use crate::kv::store::{KvStats, Store};
 use crate::metrics::Latency;
@@ -81,7 +81,11 @@ pub(super) fn stats_json(stats: &KvStats) -> Value {
     /// Numbers by the names of their fields.
     macro_rules! numbers {
         ($($field:ident)*) => {
-            Value::Object([$((stringify!($field).to_owned(), json!(stats.$field))),*].into_iter().collect())
+            Value::Object(
+                [$((stringify!($field).to_owned(), json!(stats.$field))),*]
+                    .into_iter()
+                    .collect(),
+            )
         };
     }
     let mut object = numbers!(
@@ -163,4 +167,54 @@ pub(super) fn verify(global: &Global, path: &Path) -> Outcome {
         report.problems
     );
     Err(Error::new(ErrorKind::Corrupted, message).into())
+}
+
+pub(super) fn repair(global: &Global, path: &Path) -> Outcome {
+    let report = Store::repair(path).map_err(|e| named(path, &e))?;
+    let lost = report.lost.len();
+    let shown = report.lost.iter().take(SHOWN);
+    if global.json {
+        let problems = shown.map(|problem| {
+            json!({
+                "key_hex": hex(&problem.key),
+                "key": problem.key.escape_ascii().to_string(),
+                "error": problem.error.message(),
+            })
+        });
+        return say_json(&json!({
+            "was_clean": report.was_clean,
+            "rebuilt": report.rebuilt,
+            "reason": report.reason.as_ref().map(Error::message),
+            "keys": report.keys,
+            "lost": lost,
+            "first_lost": problems.collect::<Vec<_>>(),
+        }));
+    }
+    if report.was_clean {
+        return say(format_args!(
+            "{}: nothing to repair, {} keys",
+            path.display(),
+            report.keys
+        ));
+    }
+    if let Some(reason) = &report.reason {
+        say(format_args!("it could not be opened: {}", reason.message()))?;
+    }
+    for problem in shown {
+        let key = problem.key.escape_ascii();
+        say(format_args!(
+            "lost: '{key}': {}",
+            problem.error.message().replace('\n', " ")
+        ))?;
+    }
+    say(format_args!(
+        "{}: {}, {} keys, {lost} lost",
+        path.display(),
+        if report.rebuilt {
+            "the index was rebuilt"
+        } else {
+            "damaged values were dropped"
+        },
+        report.keys
+    ))
 }

@@ -123,7 +123,12 @@ impl WalConfig {
             );
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(disk.size()));
         }
-        if !start.position.is_multiple_of(BLOCK as u64) || start.next_lsn == 0 {
+        // No log gets so far that a count of it overflows.
+        let most = start.position.max(start.batch_no).max(start.next_lsn);
+        if !start.position.is_multiple_of(BLOCK as u64)
+            || start.next_lsn == 0
+            || most > u64::MAX / 2
+        {
             let message = format!(
                 "use a log from position {} and record {}: no log can start there",
                 start.position, start.next_lsn

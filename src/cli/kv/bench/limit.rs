@@ -113,7 +113,7 @@ impl Plain {
             let mut part = Blocks::new(size)?;
             let (began, mut count) = (Instant::now(), 0u64);
             while began.elapsed() < time {
-                let place = super::super::super::scratch::mix(u64::from(thread) << 40 | count);
+                let place = super::super::super::scratch::mix((u64::from(thread) << 40) | count);
                 self.disk.read(place % places * size as u64, &mut part)?;
                 count += 1;
             }
@@ -137,7 +137,8 @@ pub(super) fn map_gets(
     let counts = on_threads(threads, |thread| {
         let (began, mut count) = (Instant::now(), 0u64);
         while count % 64 != 0 || began.elapsed() < time {
-            let number = super::super::super::scratch::mix(u64::from(thread) << 40 | count) % keys;
+            let number =
+                super::super::super::scratch::mix((u64::from(thread) << 40) | count) % keys;
             let map = map
                 .read()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);

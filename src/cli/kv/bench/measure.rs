@@ -178,7 +178,7 @@ impl Setup {
             let mut count = 0u64;
             while began.elapsed() < time {
                 let one = Instant::now();
-                store.put(&key(u64::from(thread) << 32 | count % 10_000), &value)?;
+                store.put(&key((u64::from(thread) << 32) | (count % 10_000)), &value)?;
                 histogram.record(nanoseconds(one));
                 count += 1;
             }
@@ -216,7 +216,7 @@ impl Setup {
             let mut open: VecDeque<(Lsn, Instant)> = VecDeque::with_capacity(tickets);
             let mut count = 0u64;
             let keys: Vec<Vec<u8>> = (0..1024)
-                .map(|n| key(u64::from(thread) << 32 | n))
+                .map(|n| key((u64::from(thread) << 32) | n))
                 .collect();
             while began.elapsed() < time {
                 if open.len() == tickets
@@ -325,7 +325,7 @@ impl Setup {
             while began.elapsed() < time {
                 let one = Instant::now();
                 for _ in 0..GETS {
-                    let number = mix(u64::from(thread) << 40 | count) % keys;
+                    let number = mix((u64::from(thread) << 40) | count) % keys;
                     if store.get_into(&key(number), 0, &mut into)? != Some(value) {
                         let message = "a key that was put is not there; report this";
                         return Err(Error::new(ErrorKind::Internal, message));
