@@ -130,21 +130,3 @@ fn a_crash_while_a_store_is_made_leaves_one_or_none() {
     }
     assert!(images > 100, "{images}");
 }
-
-#[test]
-fn a_growing_store_is_cleaned_without_being_asked() {
-    let disk = Arc::new(SimDisk::new(0));
-    disk.record(false);
-    let store = Store::create_on(disk.clone(), tiny()).expect("works");
-    for n in 0..3000u64 {
-        let key = if n % 50 == 0 { n } else { n % 7 };
-        store
-            .put_async(&key.to_le_bytes(), &vec![n as u8; 9000])
-            .expect("works");
-    }
-    store.sync().expect("works");
-    // 27 MB were put, of which about 600 KB are alive.
-    assert!(disk.size() < 8 << 20, "{}", disk.size());
-    let report = store.verify().expect("works");
-    assert!(report.is_clean(), "{report:?}");
-}
