@@ -44,7 +44,9 @@ fn run(seed: u64, plan: SimPlan) -> (Arc<SimDisk>, Oracle, bool) {
                     (key.clone(), Some(value.clone())),
                     (b"other".to_vec(), Some(b"o".to_vec())),
                 ];
-                store.write_async(&batch).map(|lsn| oracle.commit(lsn, changes))
+                store
+                    .write_async(&batch)
+                    .map(|lsn| oracle.commit(lsn, changes))
             }
             _ => store
                 .put_async(&key, &value)
@@ -82,7 +84,9 @@ fn check(seed: u64, disk: &SimDisk, oracle: &Oracle) {
         let checked = oracle.check(&found, moment);
         checked.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert_clean(&store);
-        store.put(b"after", &bytes(1, 9000)).expect("it works again");
+        store
+            .put(b"after", &bytes(1, 9000))
+            .expect("it works again");
     }
 }
 

@@ -845,3 +845,20 @@ fn a_snapshot_does_not_keep_memory_or_writers() {
     drop((snapshot, held));
     assert_clean(&store);
 }
+
+#[test]
+fn a_growing_store_uses_space_again_without_being_asked() {
+    let (disk, store) = fresh(&tiny());
+    for n in 0..3000u64 {
+        let key = if n % 50 == 0 { n } else { n % 7 };
+        store
+            .put_async(&key.to_le_bytes(), &bytes(n, 9000))
+            .unwrap();
+        if n % 20 == 0 {
+            store.sync().unwrap();
+        }
+    }
+    // 36 MB of extents were written, of which less than 1 MB is alive.
+    assert!(disk.size() < 20 << 20, "{}", disk.size());
+    assert_clean(&store);
+}

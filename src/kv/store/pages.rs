@@ -21,7 +21,8 @@ struct Slot {
     lsn: Lsn,
     /// What the index must still say for the swap; `None` = a tombstone, which has no place.
     from: Option<Reference>,
-    page_at: usize,
+    /// Which page of the batch.
+    page: usize,
     start: u32,
     len: u32,
     crc: u32,
@@ -37,7 +38,7 @@ pub(crate) struct PageWriter<'a> {
     checkpoint: u64,
     builder: PageBuilder,
     batch: Vec<u8>,
-    /// Bytes of each page of the batch, by where it starts.
+    /// Where each page of the batch starts, and its bytes.
     pages: Vec<(usize, u32)>,
     slots: Vec<Slot>,
     target: usize,
@@ -87,7 +88,7 @@ impl<'a> PageWriter<'a> {
             key: key.into(),
             lsn,
             from,
-            page_at: self.batch.len(),
+            page: self.pages.len(),
             start,
             len: len as u32,
             crc,
@@ -131,10 +132,12 @@ impl<'a> PageWriter<'a> {
             .fetch_add(self.pages.len() as u64, Relaxed);
         for slot in self.slots.drain(..) {
             let Some(from) = slot.from else { continue };
-            let page = self.pages.iter().find(|(at, _)| *at == slot.page_at);
+            let Some(&(at, page_bytes)) = self.pages.get(slot.page) else {
+                continue;
+            };
             let to = Reference::Slot(SlotRef {
-                page: run.offset + slot.page_at as u64,
-                page_bytes: page.map_or(BLOCK as u32, |(_, bytes)| *bytes),
+                page: run.offset + at as u64,
+                page_bytes,
                 start: slot.start,
                 len: slot.len,
                 crc: slot.crc,
