@@ -30,9 +30,11 @@ fn put_bytes(folder: &Folder, key: &str, value: &[u8]) {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(value).unwrap();
-    assert!(child.wait().unwrap().success());
+        .expect("it starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(value).expect("it reads");
+    drop(input);
+    assert!(child.wait().expect("it ends").success());
 }
 
 #[test]

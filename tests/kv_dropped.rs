@@ -96,7 +96,6 @@ fn a_store_that_is_dropped_at_work_ends_soon_and_keeps_what_was_committed() {
     }
 }
 
-
 #[test]
 fn waiting_with_a_deadline_gives_up_and_harms_nothing() {
     let (_, store) = fresh(Duration::from_millis(20));
