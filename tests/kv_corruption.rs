@@ -56,7 +56,7 @@ fn quiet() -> Quiet {
                 4 => 5000 + random.below(9000),
                 _ => 100_000 + random.below(100_000),
             };
-            if (n + round) % 7 == 0 {
+            if (n + round).is_multiple_of(7) {
                 store.delete(&key).expect("deleted");
                 want.remove(&key);
                 continue;
@@ -288,7 +288,7 @@ fn bits_of_large_values_are_all_found() {
         let disk = quiet.disk.copy();
         disk.flip(at, 1 << random.below(8));
         let refused = quiet.judge(disk, &format!("a bit at {at}"));
-        assert_eq!(refused, [key.clone()], "a bit at {at}");
+        assert_eq!(refused, std::slice::from_ref(key), "a bit at {at}");
         *by_key.entry(key.clone()).or_default() += 1;
     }
     assert!(by_key.len() > 5, "{by_key:?}");

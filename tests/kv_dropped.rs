@@ -42,7 +42,7 @@ fn a_writer_that_is_dropped_leaves_nothing_and_its_space_comes_back() {
             writer.write(&part).expect("written");
         }
         drop(writer);
-        if round % 50 == 0 {
+        if round.is_multiple_of(50) {
             assert_eq!(store.get(b"old").expect("a read"), Some(vec![1; 9000]));
         }
     }

@@ -119,7 +119,7 @@ fn syncs_and_torn_writes_fail() {
     for seed in 0..seeds {
         let plan = FaultPlan {
             seed,
-            sync_error: if seed % 2 == 0 { 0.1 } else { 0.0 },
+            sync_error: if seed.is_multiple_of(2) { 0.1 } else { 0.0 },
             torn_write: if seed % 2 == 1 { 0.05 } else { 0.0 },
             ..FaultPlan::default()
         };

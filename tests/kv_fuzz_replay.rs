@@ -73,7 +73,7 @@ fn made(target: Target) -> Vec<Vec<u8>> {
         let len = [10, 300, 4000, 9000][n as usize % 4];
         let key = format!("key {}", n % 9).into_bytes();
         store.put(&key, &random.bytes(len)).expect("put");
-        if n % 7 == 0 {
+        if n.is_multiple_of(7) {
             store.delete(&key).expect("deleted");
         }
         if n == 30 {

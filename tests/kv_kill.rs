@@ -52,7 +52,7 @@ fn value(number: u64) -> Vec<u8> {
 fn batch(number: u64) -> Batch {
     let mut batch = Batch::new();
     batch.put(&key(number), &value(number));
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         batch.delete(&key(number + 1));
     }
     batch.put(b"number", &number.to_le_bytes());
@@ -92,10 +92,10 @@ fn child() {
                 }
             }),
         );
-        if number % 16 == 0 {
+        if number.is_multiple_of(16) {
             store.wait(lsn, None).expect("durable");
         }
-        if number % 300 == 0 {
+        if number.is_multiple_of(300) {
             store.checkpoint().expect("a checkpoint");
         }
     }
@@ -149,7 +149,7 @@ fn check(path: &Path, durable: u64) -> u64 {
             continue;
         }
         want.insert(key(number), Some(number));
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             want.insert(key(number + 1), None);
         }
     }
