@@ -56,8 +56,8 @@ void expect_crcs(gds_context_t *context, const gds_buffer_t *buffer, const uint8
     std::vector<uint32_t> crcs(right.size() + 1, 0xABCDEF);
     GDS_OK(gds_crc32c(context, buffer, offset, size, chunk, crcs.data(), right.size()));
     for (size_t i = 0; i < right.size(); i++) {
-        CHECK(crcs[i] == right[i], "chunk %zu of %llu bytes at %llu, chunks of %llu: %08x, not %08x",
-              i, (unsigned long long)size, (unsigned long long)offset, (unsigned long long)chunk,
+        CHECK(crcs[i] == right[i], "chunk %zu of %llu bytes at %llu by %llu: %08x, not %08x", i,
+              (unsigned long long)size, (unsigned long long)offset, (unsigned long long)chunk,
               crcs[i], right[i]);
     }
     CHECK(crcs.back() == 0xABCDEF, "a value more than there are chunks");
