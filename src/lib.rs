@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod ffi;
 pub mod io;
+pub mod kv;
 pub mod metrics;
 pub mod prefetch;
 

@@ -569,3 +569,31 @@ fn thread_cpu_ns() -> i64 {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
+
+#[test]
+fn durable_writes_write_and_answer_as_others_do() {
+    for (name, io) in all() {
+        let scratch = Scratch::new("durable", 100_000);
+        let file = scratch.open();
+        let bytes: Vec<u8> = (0..5000).map(|i| i as u8 ^ 0x5a).collect();
+        let mut got = vec![0; bytes.len()];
+        let fd = file.buffered();
+        // SAFETY: both vectors have that many bytes.
+        let (wrote, read) = unsafe {
+            (
+                io.write_durable_at(fd, bytes.as_ptr(), bytes.len(), 98_765),
+                io.read_at(fd, got.as_mut_ptr(), got.len(), 98_765),
+            )
+        };
+        assert_eq!((wrote, read), (5000, 5000), "{name}");
+        assert!(got == bytes, "{name}");
+        // SAFETY: nothing is at -1.
+        let wrong = unsafe { io.write_durable_at(-1, bytes.as_ptr(), bytes.len(), 0) };
+        assert_eq!(wrong, -i64::from(libc::EBADF), "{name}");
+        let whole = io.write_whole_durable(fd, &bytes, 7).and_then(|()| {
+            got.fill(0);
+            io.read_whole(fd, &mut got, 7)
+        });
+        assert_eq!((whole, got == bytes), (Ok(5000), true), "{name}");
+    }
+}

@@ -14,6 +14,7 @@ mod file;
 pub mod posix;
 mod residency;
 pub mod uring;
+mod whole;
 mod witness;
 
 use std::fmt;
@@ -128,6 +129,27 @@ pub trait Io: Send + Sync + fmt::Debug {
     /// # Safety
     /// `pointer` is valid for `size` bytes of reads.
     unsafe fn write_at(&self, fd: RawFd, pointer: *const u8, size: usize, offset: u64) -> i64;
+
+    /// One write by the calling thread that is durable when it returns, as far as it went. Says
+    /// nothing about other writes. Bytes written, or -errno; may be short. After a failure the
+    /// range holds anything, and the file is poisoned as after a failed `sync`.
+    ///
+    /// # Safety
+    /// As `write_at`.
+    unsafe fn write_durable_at(
+        &self,
+        fd: RawFd,
+        pointer: *const u8,
+        size: usize,
+        offset: u64,
+    ) -> i64 {
+        // SAFETY: the same promise.
+        let written = unsafe { self.write_at(fd, pointer, size, offset) };
+        match self.sync(fd) {
+            error if written >= 0 && error < 0 => error,
+            _ => written,
+        }
+    }
 
     /// Makes written data and size durable. 0, or -errno. After a failure the file is poisoned.
     fn sync(&self, fd: RawFd) -> i64;

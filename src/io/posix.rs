@@ -44,6 +44,37 @@ impl Io for Posix {
         retry(|| unsafe { libc::pwrite(fd, pointer.cast(), size, offset) })
     }
 
+    unsafe fn write_durable_at(
+        &self,
+        fd: RawFd,
+        pointer: *const u8,
+        size: usize,
+        offset: u64,
+    ) -> i64 {
+        let Ok(at) = libc::off_t::try_from(offset) else {
+            return -i64::from(libc::EINVAL);
+        };
+        let piece = libc::iovec {
+            iov_base: pointer.cast_mut().cast(),
+            iov_len: size,
+        };
+        // One call that the device may do as one forced write, and that blocks: completions of
+        // io_uring would wait behind whatever keeps the processors busy.
+        // SAFETY: the caller promises `size` readable bytes; `piece` lives through the call.
+        let result =
+            retry(|| unsafe { libc::pwritev2(fd, &raw const piece, 1, at, libc::RWF_DSYNC) });
+        match i32::try_from(-result) {
+            Ok(libc::EOPNOTSUPP | libc::ENOSYS) => {}
+            _ => return result,
+        }
+        // SAFETY: the same promise.
+        let written = unsafe { self.write_at(fd, pointer, size, offset) };
+        match self.sync(fd) {
+            error if written >= 0 && error < 0 => error,
+            _ => written,
+        }
+    }
+
     fn sync(&self, fd: RawFd) -> i64 {
         // SAFETY: a plain integer; the kernel checks the descriptor.
         retry(|| unsafe { libc::fdatasync(fd) } as isize)

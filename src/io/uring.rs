@@ -89,6 +89,17 @@ impl Io for Uring {
         unsafe { Posix.write_at(fd, pointer, size, offset) }
     }
 
+    unsafe fn write_durable_at(
+        &self,
+        fd: RawFd,
+        pointer: *const u8,
+        size: usize,
+        offset: u64,
+    ) -> i64 {
+        // SAFETY: the same promise.
+        unsafe { Posix.write_durable_at(fd, pointer, size, offset) }
+    }
+
     fn sync(&self, fd: RawFd) -> i64 {
         Posix.sync(fd)
     }

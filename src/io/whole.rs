@@ -1,0 +1,190 @@
+//! Whole slices for callers that hold no raw memory, and what keeps a file as such: its lock, its
+//! name, the space under it.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+
+use crate::base::limits::RETRIES_MAX;
+use crate::error::{Error, ErrorKind, Result, is_transient_errno};
+
+use super::capabilities::{FileKind, errno};
+use super::{FileDescriptors, Io};
+
+impl dyn Io + '_ {
+    /// Reads until `into` is full or the file ends, going on after short reads. Bytes read.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn read_whole(
+        &self,
+        fd: RawFd,
+        into: &mut [u8],
+        offset: u64,
+    ) -> std::result::Result<usize, i32> {
+        whole(into.len(), is_transient_errno, |done| {
+            let rest = &mut into[done..];
+            // SAFETY: `rest` is writable for its length and borrowed through the call.
+            unsafe { self.read_at(fd, rest.as_mut_ptr(), rest.len(), offset + done as u64) }
+        })
+    }
+
+    /// Writes all of `from`, going on after short writes.
+    ///
+    /// # Errors
+    /// errno; a part may be written.
+    pub fn write_whole(&self, fd: RawFd, from: &[u8], offset: u64) -> std::result::Result<(), i32> {
+        let written = whole(from.len(), is_transient_errno, |done| {
+            let rest = &from[done..];
+            // SAFETY: `rest` is readable for its length and borrowed through the call.
+            unsafe { self.write_at(fd, rest.as_ptr(), rest.len(), offset + done as u64) }
+        })?;
+        complete(written, from.len())
+    }
+
+    /// Writes all of `from`; it is durable on return, other writes need not be.
+    ///
+    /// # Errors
+    /// errno; the range holds anything then, and the file is poisoned.
+    pub fn write_whole_durable(
+        &self,
+        fd: RawFd,
+        from: &[u8],
+        offset: u64,
+    ) -> std::result::Result<(), i32> {
+        // A sync that failed is never tried again; an interrupted call did nothing.
+        let interrupted = |errno| errno == libc::EINTR;
+        let written = whole(from.len(), interrupted, |done| {
+            let rest = &from[done..];
+            // SAFETY: `rest` is readable for its length and borrowed through the call.
+            unsafe { self.write_durable_at(fd, rest.as_ptr(), rest.len(), offset + done as u64) }
+        })?;
+        complete(written, from.len())
+    }
+}
+
+/// A device that takes nothing more is full.
+fn complete(written: usize, size: usize) -> std::result::Result<(), i32> {
+    if written == size {
+        Ok(())
+    } else {
+        Err(libc::ENOSPC)
+    }
+}
+
+fn whole(
+    size: usize,
+    again: fn(i32) -> bool,
+    mut step: impl FnMut(usize) -> i64,
+) -> std::result::Result<usize, i32> {
+    let (mut done, mut tries) = (0, 0);
+    while done < size {
+        let result = step(done);
+        match usize::try_from(result) {
+            Ok(0) => break,
+            Ok(moved) => {
+                done += moved.min(size - done);
+                tries = 0;
+            }
+            Err(_) => {
+                let errno = i32::try_from(-result).unwrap_or(libc::EIO);
+                tries += 1;
+                if !again(errno) || tries > RETRIES_MAX {
+                    return Err(errno);
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+impl FileDescriptors {
+    /// Takes the file for this object alone until it drops: a second `lock` of the same file,
+    /// from this or another process, is refused. Advisory (flock(2)).
+    ///
+    /// # Errors
+    /// `Io` with EWOULDBLOCK where somebody holds it; `NotSupported` where the file system has no
+    /// locks.
+    pub fn lock(&self) -> Result<()> {
+        loop {
+            // SAFETY: plain integers.
+            if unsafe { libc::flock(self.buffered(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+                return Ok(());
+            }
+            match errno() {
+                libc::EINTR => {}
+                libc::EWOULDBLOCK => {
+                    let message = format!(
+                        "lock {}: it is open elsewhere, in this process or another; close it \
+                         there first",
+                        self.path().display()
+                    );
+                    return Err(Error::new(ErrorKind::Io, message)
+                        .with_errno(libc::EWOULDBLOCK)
+                        .with_path(self.path()));
+                }
+                errno => return Err(self.failed(errno, "lock")),
+            }
+        }
+    }
+
+    /// Makes the file's name durable: syncs the folder that holds it. Nothing for a block device.
+    ///
+    /// # Errors
+    /// `Io` and `PermissionDenied` as open(2) and fsync(2) say.
+    pub fn sync_name(&self, io: &dyn Io) -> Result<()> {
+        if self.capabilities().kind == FileKind::BlockDevice {
+            return Ok(());
+        }
+        // A symbolic link's target is what was made.
+        let real = std::fs::canonicalize(self.path()).unwrap_or_else(|_| self.path().into());
+        let folder = match real.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let what = || {
+            format!(
+                "make the name of {} durable in its folder",
+                self.path().display()
+            )
+        };
+        let handle = std::fs::File::open(folder).map_err(|e| {
+            Error::os(e.raw_os_error().unwrap_or(libc::EIO), what()).with_path(folder)
+        })?;
+        match i32::try_from(-io.sync(handle.as_raw_fd())) {
+            Ok(0) => Ok(()),
+            errno => Err(Error::os(errno.unwrap_or(libc::EIO), what()).with_path(folder)),
+        }
+    }
+
+    /// Gives the space under `size` bytes from `offset` back to the file system or device; they
+    /// read as zeros afterwards or as before. Does nothing where that is not possible.
+    ///
+    /// # Errors
+    /// `Io` as fallocate(2) says.
+    pub fn discard(&self, offset: u64, size: u64) -> Result<()> {
+        let (Ok(start), Ok(length)) = (libc::off_t::try_from(offset), libc::off_t::try_from(size))
+        else {
+            let message = format!("discard {size} bytes at {offset}: no file is that long");
+            return Err(Error::new(ErrorKind::OutOfRange, message).with_path(self.path()));
+        };
+        if size == 0 {
+            return Ok(());
+        }
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        loop {
+            // SAFETY: plain integers.
+            if unsafe { libc::fallocate(self.buffered(), mode, start, length) } == 0 {
+                return Ok(());
+            }
+            match errno() {
+                libc::EINTR => {}
+                libc::EOPNOTSUPP | libc::ENOSYS => return Ok(()),
+                errno => return Err(self.failed(errno, "discard a range of").with_offset(offset)),
+            }
+        }
+    }
+
+    fn failed(&self, errno: i32, what: &str) -> Error {
+        Error::os(errno, format!("{what} {}", self.path().display())).with_path(self.path())
+    }
+}

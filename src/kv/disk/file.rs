@@ -1,0 +1,142 @@
+//! A file or block device as a disk: past the page cache where the file can, locked for one store.
+
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::{BLOCK, Disk, check, named};
+use crate::base::align_down;
+use crate::error::{Error, Result};
+use crate::io::{FileDescriptors, Io, OpenMode};
+use crate::kv::bugs::{self, Bug};
+
+/// A disk over [`FileDescriptors`] and a way to do I/O. Closes and unlocks when it drops.
+#[derive(Debug)]
+pub struct FileDisk {
+    io: Arc<dyn Io>,
+    file: FileDescriptors,
+    /// The descriptor that all I/O uses, so that no two caches can disagree.
+    fd: RawFd,
+    /// Bytes; whole blocks.
+    size: AtomicU64,
+}
+
+impl FileDisk {
+    /// Opens (or makes, with `mode.create`) a regular file or block device, takes it for this
+    /// object alone, and makes what is in it, and its name where it may be new, durable: what is
+    /// read later was not only in some cache.
+    ///
+    /// # Errors
+    /// As [`FileDescriptors::open`] and [`FileDescriptors::lock`]; `Io` when the sync fails.
+    pub fn open(path: &Path, mode: OpenMode, io: Arc<dyn Io>) -> Result<Self> {
+        // Emptying it must wait until it is surely ours.
+        let gentle = OpenMode {
+            truncate: false,
+            ..mode
+        };
+        let file = FileDescriptors::open(path, gentle)?;
+        file.lock()?;
+        if mode.truncate && file.size()? > 0 {
+            file.set_size(0)?;
+        }
+        let able = file.capabilities();
+        let fits = |alignment: u32| alignment > 0 && BLOCK.is_multiple_of(alignment as usize);
+        let direct = file
+            .direct()
+            .filter(|_| fits(able.direct_offset_alignment) && fits(able.direct_memory_alignment));
+        let fd = direct.unwrap_or(file.buffered());
+        let size = align_down(file.size()?, BLOCK as u64);
+        let disk = Self {
+            io,
+            file,
+            fd,
+            size: AtomicU64::new(size),
+        };
+        if mode.write {
+            disk.flush()?;
+        }
+        if mode.create && !bugs::is_on(Bug::MissingDirSync) {
+            disk.sync_name()?;
+        }
+        Ok(disk)
+    }
+
+    /// The descriptors behind it.
+    #[must_use]
+    pub fn descriptors(&self) -> &FileDescriptors {
+        &self.file
+    }
+
+    /// Whether I/O goes past the page cache.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.file.direct() == Some(self.fd)
+    }
+
+    fn failed(&self, errno: i32, what: &str, size: usize, offset: u64) -> Error {
+        let path = self.file.path().display();
+        let error = Error::os(errno, format!("{what} {size} bytes at {offset} of {path}"));
+        named(self, error, offset)
+    }
+}
+
+impl Disk for FileDisk {
+    fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    fn resize(&self, size: u64) -> Result<()> {
+        let size = align_down(size, BLOCK as u64);
+        self.file.set_size(size)?;
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        check(self, "read", offset, into)?;
+        let size = into.len();
+        match self.io.read_whole(self.fd, into, offset) {
+            Ok(read) if read == size => Ok(()),
+            Ok(_) => Err(self.failed(libc::EIO, "read past the end of the file,", size, offset)),
+            Err(errno) => Err(self.failed(errno, "read", size, offset)),
+        }
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> Result<()> {
+        check(self, "write", offset, from)?;
+        self.io
+            .write_whole(self.fd, from, offset)
+            .map_err(|errno| self.failed(errno, "write", from.len(), offset))
+    }
+
+    fn write_durable(&self, offset: u64, from: &[u8]) -> Result<()> {
+        check(self, "write durably", offset, from)?;
+        self.io
+            .write_whole_durable(self.fd, from, offset)
+            .map_err(|errno| self.failed(errno, "write durably", from.len(), offset))
+    }
+
+    fn flush(&self) -> Result<()> {
+        match i32::try_from(-self.io.sync(self.fd)) {
+            Ok(0) => Ok(()),
+            errno => {
+                let what = format!("flush {}", self.file.path().display());
+                let errno = errno.unwrap_or(libc::EIO);
+                Err(Error::os(errno, what).with_path(self.file.path()))
+            }
+        }
+    }
+
+    fn sync_name(&self) -> Result<()> {
+        self.file.sync_name(&*self.io)
+    }
+
+    fn discard(&self, offset: u64, size: u64) -> Result<()> {
+        self.file.discard(offset, size)
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(self.file.path())
+    }
+}

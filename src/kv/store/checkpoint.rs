@@ -1,0 +1,371 @@
+//! Checkpoints: what memory and the log hold goes into pages and the meta log, the superblock
+//! names it, and the log's ring is free again.
+//!
+//! Order, with C = all that was appended when it began:
+//! 1. a boundary in the log after C; the keys that changed up to there are taken;
+//! 2. small values go into pages, the index swaps to them where nothing newer came;
+//! 3. every taken key's entry, as it is now, goes into the meta log; the oldest meta segments are
+//!    cleaned: entries that are still the index's are stored again, tombstones end here, for
+//!    nothing older is left;
+//! 4. wait until all that was appended by now is durable: an entry may be newer than C, and must
+//!    not be known to the meta log if its commit could be lost;
+//! 5. flush; 6. superblock; 7. the ring before C, and meta segments that left the list, are free.
+//!
+//! An error before 5 takes everything back (the keys are changed again); from 5 on it poisons.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Shared;
+use super::key::Key;
+use super::meta::{MetaBlock, MetaBuilder};
+use super::pages::PageWriter;
+use super::reference::Reference;
+use super::space::{Level, Stream};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kv::disk::{Blocks, Disk};
+use crate::kv::superblock::MetaSegment;
+use crate::kv::wal::{Lsn, WalStart};
+
+/// A segment of the meta log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MetaPart {
+    pub segment: u32,
+    pub valid: u64,
+    pub entries: u64,
+    /// Bytes of the entries, without headers and padding.
+    pub payload: u64,
+}
+
+/// The meta log as the last complete checkpoint left it. Its lock is held by whoever makes a
+/// checkpoint or moves values.
+#[derive(Debug, Default)]
+pub(crate) struct MetaLog {
+    pub parts: VecDeque<MetaPart>,
+    pub next_seq: u64,
+    /// Complete checkpoints of this run.
+    pub number: u64,
+    /// Segments that could not be read when they were to be cleaned.
+    pub bad: Vec<u32>,
+}
+
+impl MetaLog {
+    pub fn list(parts: &VecDeque<MetaPart>) -> Vec<MetaSegment> {
+        let list = parts.iter().map(|p| MetaSegment {
+            segment: u64::from(p.segment),
+            valid_bytes: p.valid,
+        });
+        list.collect()
+    }
+}
+
+/// A meta log in the making.
+struct Draft<'a> {
+    shared: &'a Shared,
+    parts: VecDeque<MetaPart>,
+    next_seq: u64,
+    builder: MetaBuilder,
+    in_block: u64,
+    taken: Vec<u32>,
+    dropped: Vec<u32>,
+    /// Keys whose entries were stored, to be stored again after a failure.
+    keys: Vec<Key>,
+    tombstones: Vec<(Key, Lsn)>,
+    level: Level,
+}
+
+impl<'a> Draft<'a> {
+    fn new(shared: &'a Shared, meta: &MetaLog, level: Level) -> Self {
+        Self {
+            shared,
+            parts: meta.parts.clone(),
+            next_seq: meta.next_seq,
+            builder: MetaBuilder::new(shared.id, shared.space.segment_bytes()),
+            in_block: 0,
+            taken: Vec::new(),
+            dropped: Vec::new(),
+            keys: Vec::new(),
+            tombstones: Vec::new(),
+            level,
+        }
+    }
+
+    fn push(&mut self, key: &[u8], lsn: Lsn, reference: &Reference) -> Result<()> {
+        let full = self.builder.push(key, lsn, reference)?;
+        self.in_block += 1;
+        if full { self.end_block() } else { Ok(()) }
+    }
+
+    fn end_block(&mut self) -> Result<()> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let (size, payload) = (self.builder.size() as u64, self.builder.payload() as u64);
+        let segment_bytes = self.shared.space.segment_bytes();
+        if self
+            .parts
+            .back()
+            .is_none_or(|p| p.valid + size > segment_bytes)
+        {
+            let segment = self.shared.space.take_meta(self.level);
+            let segment = segment.ok_or_else(|| self.shared.no_space("room for the index"))?;
+            self.taken.push(segment);
+            self.parts.push_back(MetaPart {
+                segment,
+                valid: 0,
+                entries: 0,
+                payload: 0,
+            });
+        }
+        let block = Blocks::copy_of(&self.builder.finish(self.next_seq))?;
+        if let Some(part) = self.parts.back_mut() {
+            let offset = self.shared.space.segment_start(part.segment) + part.valid;
+            self.shared.disk.write(offset, &block)?;
+            part.valid += size;
+            part.entries += self.in_block;
+            part.payload += payload;
+        }
+        self.in_block = 0;
+        self.next_seq += 1;
+        Ok(())
+    }
+
+    /// Small values of the taken keys into pages.
+    fn pages(&mut self, number: u64) -> Result<()> {
+        let shared = self.shared;
+        let mut pages = PageWriter::new(shared, Stream::Pages, number);
+        // Tombstones lie in pages for repair only: not where room is short.
+        let roomy =
+            shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
+        for key in &self.keys {
+            // What snapshots hold must not stay in memory either.
+            let mut older = Vec::new();
+            let found = shared.index.with(key.bytes(), |entry| {
+                let entry = entry?;
+                for version in entry.older.iter().flat_map(|o| o.iter()) {
+                    if let Reference::Inline(value) = &version.reference {
+                        older.push((version.lsn, Arc::clone(value)));
+                    }
+                }
+                let wanted = matches!(entry.reference, Reference::Inline(_))
+                    || (roomy && entry.reference.is_tombstone());
+                wanted.then(|| (entry.lsn, entry.reference.clone()))
+            });
+            for (lsn, value) in older {
+                let from = Reference::Inline(Arc::clone(&value));
+                pages.push(key.bytes(), lsn, Some(&value), Some(from))?;
+            }
+            match found {
+                Some((lsn, Reference::Inline(value))) => {
+                    let from = Reference::Inline(Arc::clone(&value));
+                    pages.push(key.bytes(), lsn, Some(&value), Some(from))?;
+                }
+                Some((lsn, _)) => pages.push(key.bytes(), lsn, None, None)?,
+                None => {}
+            }
+        }
+        pages.finish()
+    }
+
+    /// Entries of the taken keys.
+    fn entries(&mut self) -> Result<()> {
+        for n in 0..self.keys.len() {
+            let key = self.keys[n].clone();
+            let seq = self.next_seq as u32;
+            let entry = self.shared.index.update(key.bytes(), |entry| {
+                // In memory again: it changed meanwhile, and the next checkpoint has it.
+                if matches!(entry.reference, Reference::Inline(_)) {
+                    return None;
+                }
+                entry.seq = seq;
+                Some((entry.lsn, entry.reference.clone()))
+            });
+            if let Some((lsn, reference)) = entry.flatten() {
+                self.push(key.bytes(), lsn, &reference)?;
+                if reference.is_tombstone() {
+                    self.tombstones.push((key, lsn));
+                }
+            }
+        }
+        self.end_block()
+    }
+
+    /// Cleans the oldest segments while less than half of the log is in use.
+    fn clean(&mut self) -> Result<()> {
+        for _ in 1..self.parts.len() {
+            let sum = |of: fn(&MetaPart) -> u64| self.parts.iter().map(of).sum::<u64>();
+            let mean = sum(|p| p.payload).div_ceil(sum(|p| p.entries).max(1));
+            let wanted = 2 * self.shared.index.keys() * mean + self.shared.space.segment_bytes();
+            if self.parts.len() < 2 || sum(|p| p.valid) <= wanted {
+                break;
+            }
+            let Some(oldest) = self.parts.pop_front() else {
+                break;
+            };
+            self.keep_live(&oldest)?;
+            self.dropped.push(oldest.segment);
+        }
+        self.end_block()
+    }
+
+    fn keep_live(&mut self, part: &MetaPart) -> Result<()> {
+        let shared = self.shared;
+        let mut live = Vec::new();
+        read_part(
+            &*shared.disk,
+            &shared.space,
+            shared.id,
+            part,
+            &mut |seq, key, lsn, _| {
+                live.push((Key::new(key), lsn, seq as u32));
+            },
+        )?;
+        for (key, lsn, seq) in live {
+            let next = self.next_seq as u32;
+            let entry = shared.index.update(key.bytes(), |entry| {
+                // Another number: a later block has the key's newest entry.
+                let newest = entry.lsn == lsn && entry.seq == seq;
+                if !newest || entry.reference.is_tombstone() {
+                    return None;
+                }
+                entry.seq = next;
+                Some(entry.reference.clone())
+            });
+            if let Some(reference) = entry.flatten() {
+                self.push(key.bytes(), lsn, &reference)?;
+                self.keys.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failure: as if it had never begun.
+    fn undo(self) {
+        for segment in self.taken {
+            self.shared.space.free_meta(segment);
+        }
+        for key in &self.keys {
+            self.shared.index.mark_dirty(key.bytes());
+        }
+    }
+}
+
+/// What is called for every entry: block number, key, version, reference.
+pub(crate) type EachEntry<'a> = dyn FnMut(u64, &[u8], Lsn, Reference) + 'a;
+
+/// Reads and verifies a part of the meta log and calls `each` with block number, key, version and
+/// reference.
+pub(crate) fn read_part(
+    disk: &dyn Disk,
+    space: &super::space::Space,
+    id: u64,
+    part: &MetaPart,
+    each: &mut EachEntry<'_>,
+) -> Result<u64> {
+    let mut payload = 0;
+    let start = space.segment_start(part.segment);
+    let mut blocks = Blocks::new(part.valid as usize)?;
+    if part.valid > 0 {
+        disk.read(start, &mut blocks)?;
+    }
+    let mut at = 0;
+    while at < part.valid as usize {
+        let Some(block) = MetaBlock::parse(&blocks[at..part.valid as usize], id) else {
+            let offset = start + at as u64;
+            let message = "read the store's index: a block of the meta log is damaged; repair it";
+            return Err(Error::new(ErrorKind::Corrupted, message).with_offset(offset));
+        };
+        let read = block.entries(&mut |key, lsn, reference| each(block.seq, key, lsn, reference));
+        payload += read? as u64;
+        at += block.bytes;
+    }
+    Ok(payload)
+}
+
+impl Shared {
+    /// Makes a checkpoint; see the head of this file.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.checkpoint_with(&mut self.meta.lock())
+    }
+
+    pub fn checkpoint_with(&self, meta: &mut MetaLog) -> Result<()> {
+        self.root.check()?;
+        let mark = self.wal.seal_mark()?;
+        let mut draft = Draft::new(self, meta, Level::Checkpoint);
+        for shard in 0..self.index.shards() {
+            draft.keys.extend(self.index.take_dirty(shard));
+        }
+        // Neighbours in key order share pages.
+        draft.keys.sort_unstable();
+        let stored = (|| {
+            draft.pages(meta.number + 1)?;
+            draft.entries()?;
+            draft.clean()?;
+            self.wal.start_after(&mark, None).map(Some)
+        })();
+        self.conclude(meta, draft, stored)
+    }
+
+    /// Stores the entries of `keys`, which were moved, and nothing else: the log's ring stays.
+    pub fn checkpoint_moved(&self, meta: &mut MetaLog, keys: Vec<Key>) -> Result<()> {
+        self.root.check()?;
+        let mut draft = Draft::new(self, meta, Level::Cleaning);
+        draft.keys = keys;
+        let stored = draft.entries().map(|()| None);
+        // Deleted meanwhile: only a checkpoint that stores all forgets keys.
+        draft.tombstones.clear();
+        self.conclude(meta, draft, stored)
+    }
+
+    /// Steps 4 to 7, or takes all back.
+    fn conclude(
+        &self,
+        meta: &mut MetaLog,
+        draft: Draft<'_>,
+        stored: Result<Option<WalStart>>,
+    ) -> Result<()> {
+        let number = meta.number + 1;
+        let start = stored.and_then(|start| {
+            if draft.parts.len() > crate::kv::superblock::META_SEGMENTS_MAX {
+                return Err(self.no_space("room in the superblock for the index's segments"));
+            }
+            // The commit lock is passed: no commit is half in the index and not appended.
+            self.wal.wait(self.wal.seal_mark()?.lsn, None)?;
+            Ok(start)
+        });
+        let start = match start {
+            Ok(start) => start,
+            Err(error) => {
+                draft.undo();
+                return Err(error);
+            }
+        };
+        let flushed = self.disk.flush().inspect_err(|e| self.root.fail(e));
+        let list = MetaLog::list(&draft.parts);
+        let written = flushed.and_then(|()| self.root.write(start.as_ref(), list));
+        if let Err(error) = written {
+            // Which list is in force is not known: nothing that either names is written over,
+            // for the store takes no writes any more.
+            self.wal.poison(&error);
+            return Err(error);
+        }
+        if let Some(start) = &start {
+            self.wal.release(start);
+        }
+        meta.parts = draft.parts;
+        meta.next_seq = draft.next_seq;
+        meta.number = number;
+        self.space.set_durable(self.wal.durable_lsn());
+        self.space.set_checkpoint(number);
+        for segment in draft.dropped {
+            self.space.free_meta(segment);
+        }
+        for (key, lsn) in draft.tombstones {
+            self.index.forget(key.bytes(), lsn);
+        }
+        self.space.reclaim();
+        self.counters.checkpoints.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! Cleaning: what is alive in segments that are mostly dead moves out, the checkpoint that stores
+//! its new places follows, and the segments are free.
+//!
+//! That checkpoint stores the new places only, and leaves small values in memory and the log's
+//! ring as they are: so it needs little room, which nobody else may take. Moves are not logged:
+//! until that checkpoint the old places stay untouched, so a crash before
+//! it loses nothing, and after it nothing refers to them. Checksums travel with the reference, so
+//! a copy that went wrong is found by whoever reads it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Shared;
+use super::checkpoint::MetaLog;
+use super::config::RESERVE_SEGMENTS;
+use super::index::Entry;
+use super::key::Key;
+use super::page;
+use super::pages::PageWriter;
+use super::read::runs_of;
+use super::reference::{Extent, Manifest, Reference, Run};
+use super::space::{Candidate, Level, Stream};
+use super::value::{Stored, store_manifest, stored};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kv::disk::{BLOCK, Blocks, Disk};
+use crate::kv::wal::Lsn;
+
+/// Bytes that are copied at a time.
+const COPY: u64 = 1 << 20;
+/// Rounds of one cleaning, so that it ends.
+const ROUNDS: usize = 64;
+
+/// Something alive in a segment that is cleaned.
+struct Alive {
+    key: Key,
+    lsn: Lsn,
+    reference: Reference,
+}
+
+impl Shared {
+    /// Whether writers may soon find no room.
+    pub fn is_low(&self) -> bool {
+        if self.space.may_grow() {
+            // A file that grows is cleaned when more than half of it is dead.
+            let (free, all) = self.space.free_and_all();
+            let used = (all - free) * self.space.segment_bytes();
+            return all - free > 8 && free == 0 && used / 2 > self.space.live();
+        }
+        self.space.free_now() <= RESERVE_SEGMENTS + 1 + self.pages_due()
+    }
+
+    /// Segments that the small values in memory will need.
+    fn pages_due(&self) -> u64 {
+        (self.memtable_bytes() * 3 / 2).div_ceil(self.space.segment_bytes())
+    }
+
+    /// Moves and checkpoints until space is no longer low, or with `all` until nothing is worth
+    /// moving. Answers the segments that became free.
+    pub fn collect(self: &Arc<Self>, meta: &mut MetaLog, all: bool) -> Result<u64> {
+        let mut freed = 0;
+        for _ in 0..ROUNDS {
+            if !all && !self.is_low() {
+                break;
+            }
+            let victims = self.victims(meta, all);
+            if victims.is_empty() {
+                break;
+            }
+            let before = self.space.free_and_all().0;
+            let moved = self.move_out(meta, &victims)?;
+            self.checkpoint_moved(meta, moved)?;
+            self.counters.gc_rounds.fetch_add(1, Relaxed);
+            let gained = self.space.free_and_all().0.saturating_sub(before);
+            freed += gained;
+            if gained == 0 {
+                break;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Segments whose live bytes fit into what may be written now, best first by
+    /// (1 - u) * age / (1 + u).
+    fn victims(&self, meta: &MetaLog, all: bool) -> HashSet<u32> {
+        let size = self.space.segment_bytes();
+        let score = |c: &Candidate| {
+            let u = c.live as f64 / size as f64;
+            let age = meta.number.saturating_sub(c.closed_at) + 1;
+            (1.0 - u) * age as f64 / (1.0 + u)
+        };
+        let worth = if all {
+            size - size / 10
+        } else {
+            size - size / 20
+        };
+        let mut candidates = self.space.candidates();
+        candidates.retain(|c| c.live < worth && !meta.bad.contains(&c.segment));
+        candidates.sort_by(|a, b| score(b).total_cmp(&score(a)));
+        let (free, _) = self.space.free_and_all();
+        // What alignment and whole pages waste in the new segments, and one for the index.
+        let capacity = size - size / 8;
+        let room = if self.space.may_grow() {
+            8
+        } else {
+            free.saturating_sub(1).max(1)
+        };
+        let budget = room.saturating_mul(capacity);
+        let mut live = 0;
+        let mut chosen = HashSet::new();
+        for c in candidates {
+            if live + c.live <= budget {
+                live += c.live;
+                chosen.insert(c.segment);
+            }
+        }
+        // As many segments as are freed would be filled: nothing is won.
+        if chosen.len() as u64 <= live.div_ceil(capacity) {
+            chosen.clear();
+        }
+        chosen
+    }
+
+    /// Moves everything alive out of `victims`.
+    fn move_out(self: &Arc<Self>, meta: &mut MetaLog, victims: &HashSet<u32>) -> Result<Vec<Key>> {
+        let next = meta.number + 1;
+        let mut alive = Vec::new();
+        let mut look = |key: &Key, lsn: Lsn, reference: &Reference| {
+            let mut inside = false;
+            reference.pieces(key.bytes().len(), &mut |offset, _| {
+                inside |= self
+                    .space
+                    .segment_of(offset)
+                    .is_some_and(|n| victims.contains(&n));
+            });
+            if inside {
+                alive.push(Alive {
+                    key: key.clone(),
+                    lsn,
+                    reference: reference.clone(),
+                });
+            }
+        };
+        self.index.for_each(&mut |entry: &Entry| {
+            look(&entry.key, entry.lsn, &entry.reference);
+            for version in entry.older.iter().flat_map(|o| o.iter()) {
+                look(&entry.key, version.lsn, &version.reference);
+            }
+        });
+        alive.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let moved_keys = alive.iter().map(|item| item.key.clone()).collect();
+        let mut pages = PageWriter::new(self, Stream::Moved, next);
+        for item in alive {
+            let key = item.key.bytes();
+            let moved = match &item.reference {
+                Reference::Slot(slot) => match self.page(slot, self.space.generation(slot.page)) {
+                    Ok(bytes) => match page::value_of(&bytes, slot, key) {
+                        Some(value) => {
+                            self.counters
+                                .gc_bytes
+                                .fetch_add(value.len() as u64, Relaxed);
+                            pages.push(key, item.lsn, Some(value), Some(item.reference.clone()))?;
+                            continue;
+                        }
+                        None => Err(Error::new(ErrorKind::Corrupted, "a slot is damaged")),
+                    },
+                    Err(error) => Err(error),
+                },
+                Reference::Block { .. } | Reference::Extent(_) => self.move_extent(&item),
+                Reference::Manifest(manifest) => self.move_manifest(&item, manifest, victims),
+                _ => continue,
+            };
+            match moved {
+                Ok(stored) => {
+                    let to = stored.reference.clone();
+                    self.swap(key, item.lsn, &item.reference, to, next);
+                }
+                // What cannot be read stays where it is; its segment is not tried again.
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupted | ErrorKind::Io) => {
+                    item.reference.pieces(key.len(), &mut |offset, _| {
+                        meta.bad.extend(self.space.segment_of(offset));
+                    });
+                    self.remember(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        pages.finish()?;
+        Ok(moved_keys)
+    }
+
+    /// Copies one run to new room: in one piece, or in several where `split`.
+    fn copy_run(&self, run: Run, key_len: usize, split: bool) -> Result<Vec<Run>> {
+        let mut runs = Vec::new();
+        let copied = self.copy_to(run, key_len, split, &mut runs);
+        if let Err(error) = copied {
+            for run in runs {
+                self.space.settle(run);
+            }
+            return Err(error);
+        }
+        self.counters.gc_bytes.fetch_add(run.bytes, Relaxed);
+        Ok(runs)
+    }
+
+    fn copy_to(&self, run: Run, key_len: usize, split: bool, runs: &mut Vec<Run>) -> Result<()> {
+        let mut blocks = Blocks::new(run.bytes.min(COPY) as usize)?;
+        let mut done = 0;
+        while done < run.bytes {
+            let wanted = run.bytes - done;
+            let least = if split { BLOCK as u64 } else { wanted };
+            let summary = 64 + key_len as u64 + wanted / 1024;
+            let room = self.allocate(Stream::Moved, wanted, least, summary, Level::Cleaning)?;
+            runs.push(room);
+            let mut at = 0;
+            while at < room.bytes {
+                let now = (room.bytes - at).min(COPY) as usize;
+                self.disk.read(run.offset + done + at, &mut blocks[..now])?;
+                self.disk.write(room.offset + at, &blocks[..now])?;
+                at += now as u64;
+            }
+            done += room.bytes;
+        }
+        Ok(())
+    }
+
+    fn move_extent(self: &Arc<Self>, item: &Alive) -> Result<Stored> {
+        let Some(run) = runs_of(&item.reference).first().copied() else {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "an extent without a run was to move",
+            ));
+        };
+        let runs = self.copy_run(run, item.key.bytes().len(), false)?;
+        let to = runs.first().map_or(0, |r| r.offset);
+        let reference = match &item.reference {
+            Reference::Block { len, crc, .. } => Reference::Block {
+                offset: to,
+                len: *len,
+                crc: *crc,
+            },
+            Reference::Extent(extent) => Reference::Extent(Arc::new(Extent {
+                offset: to,
+                ..Extent::clone(extent)
+            })),
+            other => other.clone(),
+        };
+        Ok(stored(self, reference, runs))
+    }
+
+    /// Moves the runs that lie in victims, and the list of runs.
+    fn move_manifest(
+        self: &Arc<Self>,
+        item: &Alive,
+        manifest: &Manifest,
+        victims: &HashSet<u32>,
+    ) -> Result<Stored> {
+        let key_len = item.key.bytes().len();
+        let mut allocations = Vec::new();
+        let mut changed = manifest.clone();
+        let moved = [&mut changed.runs, &mut changed.crc_runs]
+            .into_iter()
+            .try_for_each(|list| {
+                let old = std::mem::take(list);
+                for run in old {
+                    let inside = self.space.segment_of(run.offset);
+                    if inside.is_some_and(|n| victims.contains(&n)) {
+                        let runs = self.copy_run(run, key_len, true)?;
+                        allocations.extend(&runs);
+                        list.extend(runs);
+                    } else {
+                        list.push(run);
+                    }
+                }
+                Ok::<_, Error>(())
+            });
+        if let Err(error) = moved {
+            for run in allocations {
+                self.space.settle(run);
+            }
+            return Err(error);
+        }
+        store_manifest(self, key_len, changed, allocations)
+    }
+
+    /// Moves all that is worth it and gives free segments back to the file system.
+    pub fn compact(self: &Arc<Self>) -> Result<u64> {
+        let mut meta = self.meta.lock();
+        let before = self.space.free_and_all().0;
+        self.checkpoint_with(&mut meta)?;
+        self.space.close_all();
+        self.collect(&mut meta, true)?;
+        // Deletes of the last round may be the only thing that kept a segment.
+        self.space.set_durable(self.wal.durable_lsn());
+        self.space.reclaim();
+        self.space.discard_free()?;
+        Ok(self.space.free_and_all().0.saturating_sub(before))
+    }
+}

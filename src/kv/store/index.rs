@@ -1,0 +1,550 @@
+//! Every key in memory: a sharded hash table of the newest version of each, older versions only
+//! while a snapshot may ask for them, and the keys in order for scans.
+//!
+//! A look-up takes one shard's read lock, touches two cache lines and allocates nothing. Changes
+//! come in log order (the caller holds the commit lock), but for swaps of places, which keep a
+//! version's number. Lock order: shard, then ordered keys.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Place;
+use parking_lot::RwLock;
+
+use super::key::{Hasher, Key};
+use super::reference::Reference;
+use crate::kv::wal::Lsn;
+
+const SHARDS: usize = 256;
+/// What an entry costs beside its heap: the table's slot, its control byte and spare room.
+const ENTRY_COST: u64 = 112;
+/// What a key costs in the ordered set.
+const ORDERED_COST: u64 = 32;
+
+/// One version of a value that snapshots may still ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub lsn: Lsn,
+    pub reference: Reference,
+}
+
+/// A key with its newest version.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub key: Key,
+    pub lsn: Lsn,
+    pub reference: Reference,
+    /// Newest first; all older than `lsn`.
+    #[allow(
+        clippy::box_collection,
+        reason = "8 bytes an entry, where a Vec takes 24"
+    )]
+    pub older: Option<Box<Vec<Version>>>,
+    /// Number of the meta block that named it: decides between equal versions while opening.
+    pub seq: u32,
+    /// Not in the meta log as it is now.
+    pub dirty: bool,
+}
+
+impl Entry {
+    /// The version that a reader at `at` sees.
+    #[inline]
+    pub fn at(&self, at: Lsn) -> Option<(Lsn, &Reference)> {
+        if self.lsn <= at {
+            return Some((self.lsn, &self.reference));
+        }
+        let older = self.older.as_ref()?;
+        older
+            .iter()
+            .find(|v| v.lsn <= at)
+            .map(|v| (v.lsn, &v.reference))
+    }
+
+    fn cost(&self, ordered: bool) -> u64 {
+        let older = self.older.as_ref().map_or(0, |o| {
+            o.iter().map(|v| 48 + v.reference.heap()).sum::<u64>()
+        });
+        let keys = if ordered { 2 } else { 1 };
+        let ordered = if ordered { ORDERED_COST } else { 0 };
+        ENTRY_COST + keys * self.key.heap() + self.reference.heap() + older + ordered
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    table: HashTable<Entry>,
+    /// Keys changed since the last checkpoint, each once (its entry says dirty).
+    dirty: Vec<Key>,
+    /// Keys that have, or had, older versions.
+    versioned: Vec<Key>,
+}
+
+/// What a change found.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    /// Whether the key had a value.
+    pub existed: bool,
+    /// The version that nobody can ask for any more.
+    pub dead: Option<Reference>,
+    /// Bytes of inline values that came minus those that went.
+    pub inline_bytes: i64,
+}
+
+/// The table and the ordered keys.
+#[derive(Debug)]
+pub(crate) struct Index {
+    shards: Box<[RwLock<Shard>]>,
+    ordered: Option<RwLock<BTreeSet<Key>>>,
+    hasher: Hasher,
+    keys: AtomicU64,
+    bytes: AtomicU64,
+    dirty: AtomicU64,
+    /// Entries in the shards' lists of versioned keys.
+    versioned: AtomicU64,
+}
+
+fn inline_of(reference: &Reference) -> i64 {
+    match reference {
+        Reference::Inline(value) => value.len() as i64,
+        _ => 0,
+    }
+}
+
+impl Index {
+    pub fn new(ordered: bool) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            ordered: ordered.then(RwLock::default),
+            hasher: Hasher::random(),
+            keys: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dirty: AtomicU64::new(0),
+            versioned: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &RwLock<Shard> {
+        // The table uses the low and the top seven bits; the shard uses others.
+        &self.shards[(hash >> 40) as usize % SHARDS]
+    }
+
+    /// Keys that have a value.
+    pub fn keys(&self) -> u64 {
+        self.keys.load(Relaxed)
+    }
+
+    /// Memory of entries, keys and references, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Keys changed since the last checkpoint.
+    pub fn dirty(&self) -> u64 {
+        self.dirty.load(Relaxed)
+    }
+
+    pub fn is_ordered(&self) -> bool {
+        self.ordered.is_some()
+    }
+
+    /// Calls `look` with the key's entry under the shard's read lock.
+    #[inline]
+    pub fn with<R>(&self, key: &[u8], look: impl FnOnce(Option<&Entry>) -> R) -> R {
+        let hash = self.hasher.hash(key);
+        let shard = self.shard(hash).read();
+        look(shard.table.find(hash, |e| e.key.bytes() == key))
+    }
+
+    fn add_cost(&self, before: u64, after: u64) {
+        self.bytes.fetch_add(after.wrapping_sub(before), Relaxed);
+    }
+
+    /// Makes `reference` the newest version of `key`. `keep` says whether a snapshot may ask for
+    /// the one that is replaced, by its number.
+    pub fn apply(
+        &self,
+        key: &[u8],
+        lsn: Lsn,
+        reference: Reference,
+        keep: impl FnOnce(Lsn) -> bool,
+    ) -> Replaced {
+        let hash = self.hasher.hash(key);
+        let mut shard = self.shard(hash).write();
+        let Shard {
+            table,
+            dirty,
+            versioned,
+        } = &mut *shard;
+        let ordered = self.ordered.is_some();
+        let hasher = self.hasher;
+        let is_value = !reference.is_tombstone();
+        let mut replaced = Replaced {
+            existed: false,
+            dead: None,
+            inline_bytes: inline_of(&reference),
+        };
+        match table.entry(
+            hash,
+            |e| e.key.bytes() == key,
+            |e| hasher.hash(e.key.bytes()),
+        ) {
+            Place::Occupied(mut place) => {
+                let entry = place.get_mut();
+                let before = entry.cost(ordered);
+                replaced.existed = !entry.reference.is_tombstone();
+                let old = Version {
+                    lsn: std::mem::replace(&mut entry.lsn, lsn),
+                    reference: std::mem::replace(&mut entry.reference, reference),
+                };
+                if keep(old.lsn) {
+                    if entry.older.is_none() {
+                        versioned.push(entry.key.clone());
+                        self.versioned.fetch_add(1, Relaxed);
+                    }
+                    entry.older.get_or_insert_default().insert(0, old);
+                } else {
+                    replaced.inline_bytes -= inline_of(&old.reference);
+                    replaced.dead = Some(old.reference);
+                }
+                if !entry.dirty {
+                    entry.dirty = true;
+                    dirty.push(entry.key.clone());
+                    self.dirty.fetch_add(1, Relaxed);
+                }
+                self.add_cost(before, entry.cost(ordered));
+            }
+            Place::Vacant(place) => {
+                let entry = Entry {
+                    key: Key::new(key),
+                    lsn,
+                    reference,
+                    older: None,
+                    seq: 0,
+                    dirty: true,
+                };
+                dirty.push(entry.key.clone());
+                self.dirty.fetch_add(1, Relaxed);
+                self.add_cost(0, entry.cost(ordered));
+                if let Some(keys) = &self.ordered {
+                    keys.write().insert(entry.key.clone());
+                }
+                place.insert(entry);
+            }
+        }
+        self.count(replaced.existed, is_value);
+        replaced
+    }
+
+    fn count(&self, before: bool, after: bool) {
+        match (before, after) {
+            (false, true) => self.keys.fetch_add(1, Relaxed),
+            (true, false) => self.keys.fetch_sub(1, Relaxed),
+            _ => 0,
+        };
+    }
+
+    /// While opening: an entry of meta block `seq`. The higher (lsn, seq) wins.
+    pub fn load(&self, key: &[u8], lsn: Lsn, seq: u32, reference: Reference) {
+        let hash = self.hasher.hash(key);
+        let mut shard = self.shard(hash).write();
+        let ordered = self.ordered.is_some();
+        let hasher = self.hasher;
+        let is_value = !reference.is_tombstone();
+        match shard.table.entry(
+            hash,
+            |e| e.key.bytes() == key,
+            |e| hasher.hash(e.key.bytes()),
+        ) {
+            Place::Occupied(mut place) => {
+                let entry = place.get_mut();
+                if (lsn, seq) > (entry.lsn, entry.seq) {
+                    let before = entry.cost(ordered);
+                    self.count(!entry.reference.is_tombstone(), is_value);
+                    (entry.lsn, entry.seq, entry.reference) = (lsn, seq, reference);
+                    self.add_cost(before, entry.cost(ordered));
+                }
+            }
+            Place::Vacant(place) => {
+                let entry = Entry {
+                    key: Key::new(key),
+                    lsn,
+                    reference,
+                    older: None,
+                    seq,
+                    dirty: false,
+                };
+                self.add_cost(0, entry.cost(ordered));
+                self.count(false, is_value);
+                if let Some(keys) = &self.ordered {
+                    keys.write().insert(entry.key.clone());
+                }
+                place.insert(entry);
+            }
+        }
+    }
+
+    /// Calls `change` with the key's entry, if it is there, under the shard's write lock.
+    pub fn update<R>(&self, key: &[u8], change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let hash = self.hasher.hash(key);
+        let mut shard = self.shard(hash).write();
+        let ordered = self.ordered.is_some();
+        let Shard { table, dirty, .. } = &mut *shard;
+        let entry = table.find_mut(hash, |e| e.key.bytes() == key)?;
+        let (before, was_dirty) = (entry.cost(ordered), entry.dirty);
+        let result = change(entry);
+        if entry.dirty && !was_dirty {
+            dirty.push(entry.key.clone());
+            self.dirty.fetch_add(1, Relaxed);
+        }
+        self.add_cost(before, entry.cost(ordered));
+        Some(result)
+    }
+
+    /// Takes the changed keys of shard `n` and makes them clean.
+    pub fn take_dirty(&self, n: usize) -> Vec<Key> {
+        let mut shard = self.shards[n].write();
+        let keys = std::mem::take(&mut shard.dirty);
+        for key in &keys {
+            let hash = self.hasher.hash(key.bytes());
+            if let Some(e) = shard.table.find_mut(hash, |e| e.key == *key) {
+                e.dirty = false;
+            }
+        }
+        self.dirty.fetch_sub(keys.len() as u64, Relaxed);
+        keys
+    }
+
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Says that `key` must be in the next checkpoint (again).
+    pub fn mark_dirty(&self, key: &[u8]) {
+        self.update(key, |e| e.dirty = true);
+    }
+
+    /// Forgets a deleted key if it is clean, has no older version, and is still version `lsn`.
+    pub fn forget(&self, key: &[u8], lsn: Lsn) {
+        let hash = self.hasher.hash(key);
+        let mut shard = self.shard(hash).write();
+        let found = shard.table.find_entry(hash, |e| e.key.bytes() == key);
+        let Ok(place) = found else { return };
+        let e = place.get();
+        if e.lsn == lsn && e.reference.is_tombstone() && !e.dirty && e.older.is_none() {
+            self.add_cost(e.cost(self.ordered.is_some()), 0);
+            let (entry, _) = place.remove();
+            if let Some(keys) = &self.ordered {
+                keys.write().remove(&entry.key);
+            }
+        }
+    }
+
+    /// Drops the older versions that `needed(older, newer)` says nobody can ask for, and hands
+    /// each to `dead` with its key. Answers the inline bytes that went.
+    pub fn prune(
+        &self,
+        needed: &dyn Fn(Lsn, Lsn) -> bool,
+        dead: &mut dyn FnMut(&[u8], Lsn, Reference),
+    ) -> i64 {
+        let ordered = self.ordered.is_some();
+        let mut inline = 0;
+        if self.versioned.load(Relaxed) == 0 {
+            return inline;
+        }
+        for shard in &self.shards {
+            if shard.read().versioned.is_empty() {
+                continue;
+            }
+            let mut shard = shard.write();
+            let Shard {
+                table,
+                dirty,
+                versioned,
+            } = &mut *shard;
+            let before = versioned.len();
+            versioned.retain(|key| {
+                let hash = self.hasher.hash(key.bytes());
+                let Some(entry) = table.find_mut(hash, |e| e.key == *key) else {
+                    return false;
+                };
+                let before = entry.cost(ordered);
+                let mut newer = entry.lsn;
+                let Some(older) = entry.older.as_mut() else {
+                    return false;
+                };
+                let all = std::mem::take(&mut **older);
+                for version in all {
+                    if needed(version.lsn, newer) {
+                        newer = version.lsn;
+                        older.push(version);
+                    } else {
+                        inline += inline_of(&version.reference);
+                        dead(key.bytes(), newer, version.reference);
+                    }
+                }
+                let empty = older.is_empty();
+                if empty {
+                    entry.older = None;
+                    // A checkpoint may be about to store it: only the next one forgets it.
+                    if entry.reference.is_tombstone() && !entry.dirty {
+                        entry.dirty = true;
+                        dirty.push(entry.key.clone());
+                        self.dirty.fetch_add(1, Relaxed);
+                    }
+                }
+                self.add_cost(before, entry.cost(ordered));
+                !empty
+            });
+            let gone = before - versioned.len();
+            self.versioned.fetch_sub(gone as u64, Relaxed);
+        }
+        inline
+    }
+
+    /// Calls `each` for every entry, one shard at a time under its read lock.
+    pub fn for_each(&self, each: &mut dyn FnMut(&Entry)) {
+        for shard in &self.shards {
+            for entry in &shard.read().table {
+                each(entry);
+            }
+        }
+    }
+
+    /// Adds the keys of shard `n` to `into`.
+    pub fn keys_of(&self, n: usize, into: &mut Vec<Key>) {
+        into.extend(self.shards[n].read().table.iter().map(|e| e.key.clone()));
+    }
+
+    /// Calls `each` for every entry with the right to change it; only while opening.
+    pub fn for_each_mut(&self, each: &mut dyn FnMut(&mut Entry)) {
+        for shard in &self.shards {
+            for entry in &mut shard.write().table {
+                let before = entry.cost(self.ordered.is_some());
+                each(entry);
+                self.add_cost(before, entry.cost(self.ordered.is_some()));
+            }
+        }
+    }
+
+    /// Up to `most` keys in order from `from` to `to`, deleted ones too.
+    pub fn keys_between(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, most: usize) -> Vec<Key> {
+        let empty = match (from, to) {
+            (Bound::Excluded(a), Bound::Excluded(b)) => a >= b,
+            (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => {
+                a > b
+            }
+            _ => false,
+        };
+        match &self.ordered {
+            Some(keys) if !empty => keys
+                .read()
+                .range::<[u8], _>((from, to))
+                .take(most)
+                .cloned()
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn inline(text: &str) -> Reference {
+        Reference::Inline(Arc::from(text.as_bytes()))
+    }
+
+    fn read(index: &Index, key: &str, at: Lsn) -> Option<String> {
+        index.with(key.as_bytes(), |e| match e?.at(at)?.1 {
+            Reference::Inline(v) => Some(String::from_utf8_lossy(v).into_owned()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn the_newest_version_is_seen_and_the_old_one_is_dead() {
+        let index = Index::new(true);
+        assert!(!index.apply(b"k", 1, inline("a"), |_| false).existed);
+        let r = index.apply(b"k", 2, inline("bb"), |_| false);
+        assert!(r.existed && r.dead.is_some() && r.inline_bytes == 1);
+        assert_eq!(read(&index, "k", Lsn::MAX).as_deref(), Some("bb"));
+        assert_eq!(read(&index, "k", 1), None);
+        assert_eq!(index.keys(), 1);
+    }
+
+    #[test]
+    fn kept_versions_serve_the_past_until_they_are_pruned() {
+        let index = Index::new(true);
+        index.apply(b"k", 1, inline("a"), |_| true);
+        index.apply(b"k", 5, inline("b"), |_| true);
+        index.apply(b"k", 9, Reference::Tombstone, |_| true);
+        assert_eq!(read(&index, "k", 1).as_deref(), Some("a"));
+        assert_eq!(read(&index, "k", 8).as_deref(), Some("b"));
+        assert_eq!(read(&index, "k", 9), None);
+        let mut dead = Vec::new();
+        let needed = |older: Lsn, newer: Lsn| older <= 6 && 6 < newer;
+        index.prune(&needed, &mut |_, lsn, _| dead.push(lsn));
+        assert_eq!(dead, [5]);
+        assert_eq!(read(&index, "k", 8).as_deref(), Some("b"));
+        index.prune(&|_, _| false, &mut |_, lsn, _| dead.push(lsn));
+        assert_eq!((dead.as_slice(), index.keys()), (&[5, 9][..], 0));
+    }
+
+    #[test]
+    fn dirty_keys_are_taken_once_and_tombstones_are_forgotten_when_clean() {
+        let index = Index::new(true);
+        for n in 0..1000u32 {
+            index.apply(&n.to_le_bytes(), 1, inline("x"), |_| false);
+            index.apply(&n.to_le_bytes(), 2, Reference::Tombstone, |_| false);
+        }
+        assert_eq!(index.dirty(), 1000);
+        index.forget(&7u32.to_le_bytes(), 2);
+        assert!(index.with(&7u32.to_le_bytes(), |e| e.is_some()));
+        let taken: usize = (0..index.shards()).map(|n| index.take_dirty(n).len()).sum();
+        assert_eq!((taken, index.dirty()), (1000, 0));
+        for n in 0..1000u32 {
+            index.forget(&n.to_le_bytes(), 2);
+        }
+        assert_eq!((index.bytes(), index.keys()), (0, 0));
+        assert!(
+            index
+                .keys_between(Bound::Unbounded, Bound::Unbounded, 9)
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn loading_keeps_the_newest_of_any_order() {
+        let index = Index::new(false);
+        index.load(b"k", 5, 2, inline("new"));
+        index.load(b"k", 5, 1, inline("old place"));
+        index.load(b"k", 4, 9, inline("old version"));
+        assert_eq!(read(&index, "k", Lsn::MAX).as_deref(), Some("new"));
+        index.load(b"k", 5, 3, inline("newest"));
+        assert_eq!(read(&index, "k", Lsn::MAX).as_deref(), Some("newest"));
+    }
+
+    #[test]
+    fn keys_come_in_order_and_empty_ranges_are_empty() {
+        let index = Index::new(true);
+        for k in ["b", "a", "d", "c"] {
+            index.apply(k.as_bytes(), 1, inline(k), |_| false);
+        }
+        let keys = |a, b, n| -> Vec<Vec<u8>> {
+            let keys = index.keys_between(a, b, n);
+            keys.iter().map(|k| k.bytes().to_vec()).collect()
+        };
+        let all = keys(Bound::Unbounded, Bound::Unbounded, 3);
+        assert_eq!(all, [b"a", b"b", b"c"]);
+        let some = keys(Bound::Excluded(&b"a"[..]), Bound::Included(&b"c"[..]), 9);
+        assert_eq!(some, [b"b", b"c"]);
+        assert!(keys(Bound::Included(&b"z"[..]), Bound::Included(&b"a"[..]), 9).is_empty());
+        assert!(keys(Bound::Excluded(&b"a"[..]), Bound::Excluded(&b"a"[..]), 9).is_empty());
+    }
+}

@@ -1,0 +1,124 @@
+//! The one background thread: checkpoints and cleaning. It sleeps until somebody asks.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Shared;
+use crate::error::{Error, Result};
+
+#[derive(Debug, Default)]
+struct Wanted {
+    checkpoint: bool,
+    space: bool,
+    stop: bool,
+    /// A round is under way.
+    running: bool,
+    /// Rounds that ended.
+    rounds: u64,
+}
+
+/// What the thread is asked for, and how far it is.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+    done: Condvar,
+    /// Writers that wait for a round.
+    waiting: AtomicU32,
+}
+
+impl Signal {
+    /// A checkpoint is due.
+    pub fn want_checkpoint(&self) {
+        let mut wanted = self.wanted.lock();
+        if !wanted.checkpoint {
+            wanted.checkpoint = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Space is short.
+    pub fn want_space(&self) {
+        let mut wanted = self.wanted.lock();
+        if !wanted.space {
+            wanted.space = true;
+            self.wake.notify_one();
+        }
+    }
+
+    pub fn somebody_waits(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// Asks for space and waits until a whole round that began after this has ended. False when
+    /// the deadline passed or the thread has ended.
+    pub fn wait_for_round(&self, deadline: Instant) -> bool {
+        let mut wanted = self.wanted.lock();
+        // The round that runs now may have looked before we asked: wait for the one after it.
+        let target = wanted.rounds + 1 + u64::from(wanted.running);
+        self.waiting.fetch_add(1, Relaxed);
+        let mut good = true;
+        while wanted.rounds < target && good {
+            wanted.space = true;
+            self.wake.notify_one();
+            good = !self.done.wait_until(&mut wanted, deadline).timed_out() && !wanted.stop;
+        }
+        self.waiting.fetch_sub(1, Relaxed);
+        good
+    }
+
+    pub fn stop(&self) {
+        let mut wanted = self.wanted.lock();
+        wanted.stop = true;
+        self.wake.notify_all();
+        self.done.notify_all();
+    }
+}
+
+/// Starts the thread. It ends when it is told to, or when the store is gone.
+pub(crate) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
+    let signal = Arc::clone(&shared.signal);
+    let weak = Arc::downgrade(shared);
+    std::thread::Builder::new()
+        .name("gds-kv".into())
+        .spawn(move || run(&signal, &weak))
+        .map_err(|e| Error::os(e.raw_os_error().unwrap_or(0), "start the store's thread"))
+}
+
+fn run(signal: &Signal, store: &Weak<Shared>) {
+    loop {
+        let space = {
+            let mut wanted = signal.wanted.lock();
+            while !(wanted.checkpoint || wanted.space || wanted.stop) {
+                signal.wake.wait(&mut wanted);
+            }
+            if wanted.stop {
+                return;
+            }
+            wanted.checkpoint = false;
+            wanted.running = true;
+            std::mem::take(&mut wanted.space)
+        };
+        let Some(shared) = store.upgrade() else {
+            return;
+        };
+        let result = shared.round(space);
+        let failed = result.is_err();
+        if let Err(error) = result {
+            shared.remember(error);
+        }
+        drop(shared);
+        let mut wanted = signal.wanted.lock();
+        wanted.rounds += 1;
+        wanted.running = false;
+        signal.done.notify_all();
+        if failed && !wanted.stop {
+            // Asked again at once it would fail again at once: a pause, not a spin.
+            let _ = signal.wake.wait_for(&mut wanted, Duration::from_millis(50));
+        }
+    }
+}
