@@ -13,6 +13,8 @@ mod fjall;
 #[path = "engines/lmdb.rs"]
 mod lmdb;
 mod meter;
+#[cfg(test)]
+mod model;
 #[cfg(feature = "ours")]
 #[path = "engines/ours.rs"]
 mod ours;
@@ -37,7 +39,9 @@ use programs::{durable, large, reads, recover, timeseries, tpcc, ycsb};
 /// they hold the making of keys and values, which costs every engine the same. P50, P99 and P99.9
 /// of a load, batch or ingest are those of a whole batch. CPU us/op is this process's, with the
 /// engine's own threads. Write amp is bytes that the kernel says went to the disk for each byte of
-/// keys and values, until the engine has flushed and its background work is over. Space amp is
+/// keys and values, until the engine has flushed and its background work is over; in a short run
+/// it may hold a compaction of what earlier runs wrote, so ycsb ends with a line for all of them.
+/// Space amp is
 /// blocks on disk for each byte that is alive. Cached MiB is what the kernel's page cache holds of
 /// the store: help beyond --cache-mib that an engine gets if it reads through the kernel; run
 /// under `systemd-run --scope -p MemoryMax=...` to bound it. Others % is the share of the

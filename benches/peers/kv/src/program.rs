@@ -131,3 +131,74 @@ impl Run<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Model, Rows};
+
+    fn run(common: &Common) -> Run<'_> {
+        Run {
+            kind: Kind::Redb,
+            round: 0,
+            dir: PathBuf::new(),
+            common,
+        }
+    }
+
+    const COMMON: Common = Common {
+        cache_bytes: 0,
+        drop_everything: false,
+    };
+
+    #[test]
+    fn a_lost_a_changed_and_a_swapped_record_are_found() {
+        let store = Model::default();
+        let mut value = vec![0; 1000];
+        for id in 0..50 {
+            data::fill(&mut value, id, id + 100);
+            store.put(&data::key_of(id), &value).expect("a put");
+        }
+        let run = run(&COMMON);
+        run.check_some(&store, 50, 50).expect("all are right");
+        let version = run.check(&store, 7, &mut Vec::new()).expect("it is there");
+        assert_eq!(version, 107);
+        let wrong = |change: &dyn Fn(&mut Rows)| {
+            let before = store.rows.lock().expect("a lock").clone();
+            change(&mut store.rows.lock().expect("a lock"));
+            let result = run.check_some(&store, 50, 50);
+            *store.rows.lock().expect("a lock") = before;
+            result.is_err()
+        };
+        let key = data::key_of(7).to_vec();
+        assert!(wrong(&|rows| drop(rows.remove(&key))));
+        assert!(wrong(&|rows| rows.get_mut(&key).expect("a row")[999] ^= 1));
+        assert!(wrong(&|rows| rows
+            .get_mut(&key)
+            .expect("a row")
+            .truncate(15)));
+        assert!(wrong(&|rows| {
+            let other = rows[&data::key_of(8).to_vec()].clone();
+            rows.insert(key.clone(), other);
+        }));
+        run.check_some(&store, 50, 50).expect("all are right again");
+    }
+
+    #[test]
+    fn a_scan_of_all_counts_each_key_of_a_prefix_once() {
+        let store = Model::default();
+        for (prefix, count) in [("a", 3_u32), ("b", 2500), ("c", 1000)] {
+            for number in 0..count {
+                let key = [prefix.as_bytes(), &number.to_be_bytes()].concat();
+                store.put(&key, b"").expect("a put");
+            }
+        }
+        let run = run(&COMMON);
+        for (prefix, count) in [("a", 3), ("b", 2500), ("c", 1000), ("d", 0), ("", 3503)] {
+            let mut called = 0;
+            let total = run.scan_all(&store, prefix.as_bytes(), &mut |_, _| called += 1);
+            assert_eq!(total.expect("a scan"), count, "{prefix}");
+            assert_eq!(called, count, "{prefix}");
+        }
+    }
+}

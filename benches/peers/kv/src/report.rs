@@ -222,3 +222,39 @@ pub fn json(program: &str, settings: &Value, rows: &[Row], medians: &[Row]) -> V
         "medians": medians.iter().map(Row::json).collect::<Vec<_>>(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_are_of_the_rounds_of_one_engine_and_line() {
+        let row = |engine, round, threads, value| Row {
+            engine,
+            round,
+            what: "x".to_owned(),
+            threads,
+            caches: "-",
+            commits: None,
+            values: vec![("op/s", value)],
+        };
+        let rows = [
+            row(Kind::Redb, 0, 1, 30.0),
+            row(Kind::Fjall, 0, 1, 1.0),
+            row(Kind::Redb, 1, 1, 10.0),
+            row(Kind::Fjall, 1, 1, 2.0),
+            row(Kind::Redb, 2, 1, 20.0),
+            row(Kind::Redb, 0, 2, 7.0),
+        ];
+        let found: Vec<_> = medians(&rows)
+            .iter()
+            .map(|row| (row.engine, row.threads, row.values[0].1))
+            .collect();
+        let expected = [
+            (Kind::Redb, 1, 20.0),
+            (Kind::Fjall, 1, 1.5),
+            (Kind::Redb, 2, 7.0),
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -412,3 +412,87 @@ impl Program for Tpcc {
         Ok(vec![row])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::engine::Kind;
+    use crate::model::Model;
+    use crate::program::Common;
+
+    #[test]
+    fn transactions_keep_the_conditions_and_a_lost_write_breaks_one() {
+        let scale = Scale {
+            warehouses: 2,
+            items: 200,
+            customers: 20,
+        };
+        let store = Model::default();
+        scale.load(&store).expect("a load");
+        for warehouse in 0..2 {
+            let mut terminal = Terminal {
+                store: &store,
+                scale: &scale,
+                warehouse,
+                durable: false,
+                rng: Rng(u64::from(warehouse)),
+                writes: Vec::new(),
+                sequence: 0,
+                bytes: 0,
+            };
+            for _ in 0..100 {
+                terminal.new_order().expect("a new order");
+                terminal.payment().expect("a payment");
+                terminal.order_status().expect("a status");
+                terminal.stock_level().expect("a level");
+            }
+            terminal.delivery().expect("a delivery");
+        }
+        let common = Common {
+            cache_bytes: 0,
+            drop_everything: false,
+        };
+        let run = Run {
+            kind: Kind::Redb,
+            round: 0,
+            dir: PathBuf::new(),
+            common: &common,
+        };
+        scale.check(&run, &store).expect("consistent");
+        let whole = store.rows.lock().expect("a lock").clone();
+        // One row of each table that the transactions write is lost.
+        for table in *b"WDCSONLH" {
+            let key = whole.keys().rfind(|key| key[0] == table).expect("a row");
+            store.rows.lock().expect("a lock").remove(key);
+            let letter = char::from(table);
+            assert!(scale.check(&run, &store).is_err(), "{letter} was lost");
+            *store.rows.lock().expect("a lock") = whole.clone();
+        }
+        // One write to a number is lost.
+        for (table, field) in [
+            (b'W', 0),
+            (b'D', 0),
+            (b'D', 1),
+            (b'S', 1),
+            (b'O', 2),
+            (b'H', 0),
+        ] {
+            let found = whole
+                .iter()
+                .find(|(key, value)| key[0] == table && Record((*value).clone()).field(field) != 0);
+            let (key, value) = found.expect("a row that was written");
+            let mut record = Record(value.clone());
+            record.set(field, 0);
+            store.put(key, &record.0).expect("a put");
+            let letter = char::from(table);
+            assert!(
+                scale.check(&run, &store).is_err(),
+                "{letter} {field} was lost"
+            );
+            *store.rows.lock().expect("a lock") = whole.clone();
+        }
+        scale.check(&run, &store).expect("consistent again");
+    }
+}
