@@ -11,7 +11,7 @@
 //! Segments of the meta log are freed by the checkpoint itself, once no superblock lists them.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -109,6 +109,8 @@ pub(crate) struct Space {
     durable: AtomicU64,
     checkpoint: AtomicU64,
     free_count: AtomicU64,
+    /// Segments in all.
+    count: AtomicU32,
     /// Segments that became free so far.
     freed: AtomicU64,
     reserve: AtomicU64,
@@ -142,6 +144,7 @@ impl Space {
             durable: AtomicU64::new(0),
             checkpoint: AtomicU64::new(0),
             free_count: AtomicU64::new(0),
+            count: AtomicU32::new(0),
             freed: AtomicU64::new(0),
             reserve: AtomicU64::new(super::config::RESERVE_SEGMENTS),
             live: AtomicU64::new(0),
@@ -150,6 +153,7 @@ impl Space {
             let mut state = space.state.lock();
             state.free = (0..state.kinds.len() as u32).collect();
             space.free_count.store(state.free.len() as u64, Relaxed);
+            space.count.store(state.kinds.len() as u32, Release);
         }
         space
     }
@@ -183,7 +187,7 @@ impl Space {
 
     /// Segments that the store has now.
     pub fn count(&self) -> u32 {
-        self.state.lock().kinds.len() as u32
+        self.count.load(Acquire)
     }
 
     /// How often the segment of `offset` was taken anew: with the offset it names a page's
@@ -242,8 +246,7 @@ impl Space {
 
     /// This checkpoint is complete.
     pub fn set_checkpoint(&self, number: u64) {
-        self.checkpoint
-            .store(number, std::sync::atomic::Ordering::Release);
+        self.checkpoint.store(number, Release);
         self.state.lock().checkpoint = number;
     }
 
@@ -336,6 +339,7 @@ impl Space {
                 state.closed_at.push(0);
                 state.free.insert(n as u32);
             }
+            self.count.store(state.kinds.len() as u32, Release);
         }
     }
 
