@@ -208,7 +208,7 @@ fn refusals_are_one_line_with_a_code() {
     fails(&folder, 1, &["kv", "put", "s", "k", "/dev/null"], &["s"]);
     made(&folder);
     fails(&folder, 1, &["kv", "get", "s", "k"], &["no key 'k'"]);
-    fails(&folder, 1, &["kv", "create", "s"], &["not empty"]);
+    fails(&folder, 1, &["kv", "create", "s"], &["already"]);
     fails(&folder, 1, &["kv", "put", "s", "k", "absent"], &["absent"]);
     fails(&folder, 1, &["kv", "put", "s", "", "/dev/null"], &["key"]);
     fails(&folder, 2, &["kv", "put", "s", "k", "/"], &["folder"]);
@@ -236,6 +236,8 @@ fn refusals_are_one_line_with_a_code() {
         &["kv", "scan", "s", "--from", "b", "--to", "a"],
         &["--from"],
     );
+    fails(&folder, 1, &["kv", "create", "."], &["."]);
+    fails(&folder, 1, &["kv", "create", "/dev/null"], &["/dev/null"]);
     put_bytes(&folder, "k", b"abc");
     fails(
         &folder,
@@ -309,7 +311,7 @@ fn a_bench_measures_beside_limits_and_leaves_nothing() {
     );
     assert!(folder.names().is_empty(), "{:?}", folder.names());
     made(&folder);
-    fails(&folder, 1, &["kv", "bench", "s"], &["not empty"]);
+    fails(&folder, 1, &["kv", "bench", "s"], &["already"]);
     assert_eq!(folder.names(), ["s"], "a store that exists is left alone");
 }
 

@@ -187,18 +187,40 @@ fn named(path: &Path, error: &Error) -> Error {
 fn make(path: &Path, shape: &Shape) -> Outcome<Store> {
     let config = shape.config();
     config.validate()?;
-    // The lock comes with the opening, so a store that somebody has just made is seen by it.
-    if std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() > 0) {
+    if is_taken(path)? {
         let message = format!(
-            "make a store at {}: the file exists and is not empty; remove it, or use \
+            "make a store at {}: something is there already; remove it, or use \
              `gds kv destroy` if it is a store",
             path.display()
         );
-        return Err(Error::new(ErrorKind::InvalidArgument, message)
-            .with_path(path)
-            .into());
+        let error = Error::new(ErrorKind::InvalidArgument, message);
+        return Err(error.with_path(path).into());
     }
     Ok(Store::open(path, config).map_err(|e| named(path, &e))?)
+}
+
+/// Whether there is something that a new store would take the place of. (Opening takes the lock, so
+/// what somebody makes at the same time is seen by it.)
+fn is_taken(path: &Path) -> Outcome<bool> {
+    let Ok(found) = std::fs::metadata(path) else {
+        return Ok(false);
+    };
+    if found.is_file() {
+        return Ok(found.len() > 0);
+    }
+    // A device is never empty; it may hold a store.
+    let config = KvConfig {
+        create: false,
+        ..KvConfig::default()
+    };
+    match Store::open(path, config) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::UnsupportedFile && found.is_dir() => {
+            Err(named(path, &error).into())
+        }
+        Err(error) if error.kind() == ErrorKind::UnsupportedFile => Ok(false),
+        Err(error) => Err(named(path, &error).into()),
+    }
 }
 
 fn create(global: &Global, args: &CreateArgs) -> Outcome {
