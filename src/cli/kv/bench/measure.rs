@@ -100,7 +100,15 @@ impl Setup {
         tell: &mut dyn FnMut(&Figure) -> Outcome,
     ) -> Outcome<Found> {
         let mut found = Found::default();
-        let mut store = Store::open(&self.path, self.config.clone())?;
+        let warm = KvConfig {
+            // All small values, their headers and what pages round up to.
+            cache_bytes: self
+                .keys
+                .saturating_mul(2 * self.value as u64 + 256)
+                .max(64 << 20),
+            ..self.config.clone()
+        };
+        let mut store = Store::open(&self.path, warm.clone())?;
         let plain = Plain::beside(&self.path)?;
         let mut add = |figure: Figure| {
             tell(&figure)?;
@@ -141,6 +149,11 @@ impl Setup {
             self.load(&store)?;
         }
         if kinds.gets {
+            // Each once, so that it is in memory.
+            let mut into = vec![0; self.value];
+            for number in 0..self.keys {
+                store.get_into(&key(number), 0, &mut into)?;
+            }
             for threads in &self.threads {
                 let mut figure = self.gets(&store, *threads, "gets, warm")?;
                 let rate = limit::map_gets(self.keys, self.value, *threads, self.time(), &key)?;
@@ -161,7 +174,7 @@ impl Setup {
                 add(figure)?;
             }
             drop(cold);
-            store = Store::open(&self.path, self.config.clone())?;
+            store = Store::open(&self.path, warm)?;
         }
         if kinds.scans {
             add(self.scan(&store)?)?;
