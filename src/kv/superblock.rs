@@ -406,7 +406,12 @@ impl Superblock {
     /// As [`Disk::write`] and [`Disk::flush`]; the old or the new superblock is in force then, and
     /// nothing may be written any more until the store is opened again.
     pub fn write(&mut self, disk: &dyn Disk) -> Result<()> {
-        self.generation += 1;
+        let Some(generation) = self.generation.checked_add(1) else {
+            let message = "write a superblock: its generation is the last that there is, which no \
+                           store reaches; it is damaged";
+            return Err(Error::new(ErrorKind::Corrupted, message));
+        };
+        self.generation = generation;
         // Two copies that hold the one in force stay until two hold the new one. After a crash
         // those may be any two, so who does not hold it comes first.
         let mut copies: [u32; COPIES as usize] = std::array::from_fn(|copy| copy as u32);
@@ -468,7 +473,12 @@ impl Superblock {
     /// As `write`.
     pub fn begin_epoch(&mut self, disk: &dyn Disk, next: &WalStart) -> Result<WalStart> {
         if !bugs::is_on(Bug::NoEpochBump) {
-            self.wal.epoch += 1;
+            let Some(epoch) = self.wal.epoch.checked_add(1) else {
+                let message = "open a store: it was opened as often as its format can count; copy \
+                               its values into a new one";
+                return Err(Error::new(ErrorKind::OutOfRange, message));
+            };
+            self.wal.epoch = epoch;
             self.wal.epoch_first_batch = next.batch_no;
         }
         self.write(disk)?;
