@@ -1,6 +1,6 @@
 # What an installation holds. The prefix may be moved as a whole afterwards.
 #
-#   include/gds_rs.h (and gds_rs.hpp, gds_rs.cuh)
+#   include/gds_rs.h (and gds_rs*.hpp, gds_rs*.cuh)
 #   lib/libgds_rs.so -> libgds_rs.so.ABI -> libgds_rs.so.VERSION
 #   lib/pkgconfig/gds_rs.pc
 #   lib/cmake/gds_rs/gds_rs-config.cmake, gds_rs-config-version.cmake

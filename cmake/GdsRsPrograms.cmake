@@ -1,4 +1,5 @@
-# The programs of c_examples/ and cuda_tests/. Each is a ctest case: 0 passed, 77 skipped.
+# The programs of c_examples/, cuda_tests/ and, of benches/, those for nvcc. Each but the last is a
+# ctest case: 0 passed, 77 skipped.
 
 set(gds_rs_c_warnings -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion)
 set(gds_rs_sanitizers
@@ -74,5 +75,13 @@ if(GDS_RS_BUILD_CUDA_TESTS)
         set_target_properties("${name}" PROPERTIES
             RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/cuda_tests")
         gds_rs_add_case("cuda_tests/${name}" "${name}")
+    endforeach()
+    file(GLOB gds_rs_cuda_benches CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/benches/*.cu")
+    foreach(source IN LISTS gds_rs_cuda_benches)
+        get_filename_component(name "${source}" NAME_WE)
+        gds_rs_add_program("${name}" "${source}" cuda_std_17)
+        target_compile_options("${name}" PRIVATE "SHELL:-Xcompiler -Wall,-Wextra,-Werror")
+        set_target_properties("${name}" PROPERTIES
+            RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/benches")
     endforeach()
 endif()

@@ -28,6 +28,11 @@ std::string make_numbers(const char *name, uint64_t bytes) {
         for (uint64_t i = 0; i < count; i++) block[i] = hash_word(SEED, at + i);
         CHECK(fwrite(block.data(), 8, count, file) == count, "%s", strerror(errno));
     }
+    // On the device, and nowhere else: a direct read would write a dirty page out first.
+    CHECK(fflush(file) == 0 && fsync(fileno(file)) == 0, "%s", strerror(errno));
+    if (environment_says("GDS_TEST_DIRECT")) {
+        CHECK(posix_fadvise(fileno(file), 0, 0, POSIX_FADV_DONTNEED) == 0, "%s", path.c_str());
+    }
     CHECK(fclose(file) == 0, "%s", strerror(errno));
     return path;
 }

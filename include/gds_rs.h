@@ -2008,7 +2008,11 @@ typedef struct gds_reader_config_t {
     uint32_t struct_size;
     /** Buffers, 2 to 64. 0 picks 2. */
     uint32_t buffers;
-    /** Bytes of a chunk, 4 KiB to 64 GiB. 0 picks the context's buffer_size. */
+    /**
+     * Bytes of a chunk, 4 KiB to 64 GiB. 0 picks four times the context's buffer_size:
+     * 64 MiB, unless configured; or the size of the smallest buffer of `given` where that
+     * is less.
+     */
     uint64_t chunk_bytes;
     /** GDS_MEMORY_DEVICE or GDS_MEMORY_PINNED. 0 picks device memory. */
     int32_t memory;
@@ -2018,6 +2022,16 @@ typedef struct gds_reader_config_t {
     int32_t checksum;
     /** Whether another path may be taken when one refuses, a gds_switch_t. */
     int32_t fallback;
+    /**
+     * The caller's memory for chunks, in place of `buffers` new ones of `memory`: 2 to 64
+     * buffers of the context, each as large as a chunk, none overlapping another. NULL: the
+     * library allocates. The array is used during the call only. The buffers are kept, and
+     * nobody else uses their memory, until the reader or writer is closed; then the next
+     * may have them.
+     */
+    const gds_buffer_t *const *given;
+    /** How many `given` are. 0: none. */
+    uint64_t given_count;
 } gds_reader_config_t;
 
 /** A range of a file. This struct never changes. */
@@ -2114,7 +2128,7 @@ gds_status_t gds_reader_open(const gds_file_t *file, const gds_reader_config_t *
  * @param config      NULL for the standard one.
  * @param reader_out  give it to gds_reader_close() once. Keeps the files.
  * @return GDS_STATUS_INVALID_CONFIG: the message names the field; GDS_STATUS_OUT_OF_RANGE;
- *         GDS_STATUS_INVALID_ARGUMENT: also for files of two contexts;
+ *         GDS_STATUS_INVALID_ARGUMENT: also for files and buffers of two contexts;
  *         GDS_STATUS_NOT_SUPPORTED: a file without a size, as in /proc;
  *         GDS_STATUS_OUT_OF_DEVICE_MEMORY or GDS_STATUS_OUT_OF_HOST_MEMORY: ask for fewer
  *         or smaller buffers; GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_READ_ONLY: a file
@@ -2227,7 +2241,7 @@ gds_status_t gds_reader_buffer_state(const gds_reader_t *reader, uint32_t buffer
  */
 GDS_API void gds_reader_close(gds_reader_t *reader) GDS_NOEXCEPT;
 
-#define GDS_READER_CONFIG_INIT { sizeof(gds_reader_config_t), 2, 0, 0, 0, 0, 0 }
+#define GDS_READER_CONFIG_INIT { sizeof(gds_reader_config_t), 2, 0, 0, 0, 0, 0, NULL, 0 }
 #define GDS_CHUNK_INIT { sizeof(gds_chunk_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_READER_INFO_INIT { sizeof(gds_reader_info_t), 0, 0, 0, 0, 0, 0, 0 }
 
@@ -2285,6 +2299,7 @@ gds_status_t gds_writer_acquire(const gds_writer_t *writer, int64_t timeout_ms,
  * Have the first `size` bytes of a buffer written after those that were submitted before.
  * Returns at once.
  *
+ * @param size        bytes; 0 gives the buffer back and writes nothing.
  * @param offset_out  where in the file they go, bytes. May be NULL.
  * @return GDS_STATUS_INVALID_ARGUMENT: also for a buffer that is not out;
  *         GDS_STATUS_OUT_OF_RANGE: more than it holds; the buffer stays the caller's then.

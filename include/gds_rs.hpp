@@ -6,11 +6,14 @@
  *     gds::buffer buffer(context, GDS_MEMORY_DEVICE, file.size());
  *     uint64_t bytes = file.read(0, buffer, 0, buffer.size());
  *
- * Header only, C++11 and later; none of it is in the shared library. Each class is one
- * pointer: it moves, does not copy, and closes with the call that gds_rs.h names. get() is
- * the handle for calls of gds_rs.h, release() gives it up. A moved-from object holds NULL,
- * and calls on it throw GDS_STATUS_INVALID_ARGUMENT. What each function does is said in
- * gds_rs.h.
+ * Header only, C++11 and later; none of it is in the shared library. A class over a handle
+ * moves, does not copy, and closes with the call that gds_rs.h names. get() is the handle
+ * for calls of gds_rs.h, release() gives it up. A moved-from object holds NULL, and calls
+ * on it throw GDS_STATUS_INVALID_ARGUMENT. What each function does is said in gds_rs.h.
+ *
+ * Contexts, files, buffers and transfers are here; gds_rs_stream.hpp (readers, writers,
+ * pipelines) and gds_rs_cache.hpp (page cache, reading ahead, regions, arrays for kernels)
+ * come with it.
  */
 
 #ifndef GDS_RS_HPP
@@ -38,7 +41,8 @@ public:
     explicit error(const gds_error_info_t &info)
         : std::runtime_error(info.message), status_(static_cast<gds_status_t>(info.status)),
           os_error_(info.os_error), cuda_error_(info.cuda_error),
-          cufile_error_(info.cufile_error), path_(info.path ? info.path : "")
+          cufile_error_(info.cufile_error), path_(info.path ? info.path : ""),
+          has_offset_(info.has_file_offset != 0), offset_(info.file_offset)
     {
     }
 
@@ -51,6 +55,10 @@ public:
     int cufile_error() const noexcept { return cufile_error_; }
     /** The file, or "". */
     const std::string &path() const noexcept { return path_; }
+    /** Whether offset() is known. */
+    bool has_offset() const noexcept { return has_offset_; }
+    /** Where in the file, bytes. */
+    uint64_t offset() const noexcept { return offset_; }
 
 private:
     gds_status_t status_;
@@ -58,6 +66,8 @@ private:
     int cuda_error_ = 0;
     int cufile_error_ = 0;
     std::string path_;
+    bool has_offset_ = false;
+    uint64_t offset_ = 0;
 };
 
 /** Throws what the thread's last error says, unless `status` is GDS_STATUS_OK. */
@@ -80,7 +90,17 @@ struct closer {
     void operator()(gds_file_t *handle) const noexcept { gds_file_close(handle); }
     void operator()(gds_buffer_t *handle) const noexcept { gds_buffer_free(handle); }
     void operator()(gds_ticket_t *handle) const noexcept { gds_ticket_destroy(handle); }
+    void operator()(gds_cache_t *handle) const noexcept { gds_cache_close(handle); }
+    void operator()(gds_array_t *handle) const noexcept { gds_array_close(handle); }
     void operator()(gds_reader_t *handle) const noexcept { gds_reader_close(handle); }
+    void operator()(gds_writer_t *handle) const noexcept { gds_writer_close(handle); }
+    void operator()(gds_pipeline_t *handle) const noexcept { gds_pipeline_close(handle); }
+    void operator()(gds_prefetch_t *handle) const noexcept { gds_prefetch_close(handle); }
+    void operator()(gds_region_set_t *handle) const noexcept
+    {
+        gds_region_set_close(handle);
+    }
+    void operator()(gds_region_t *handle) const noexcept { gds_region_unmap(handle); }
 };
 
 /** A handle that closes itself. */
@@ -393,118 +413,6 @@ private:
     }
 };
 
-/** A chunk that a reader delivered. Its end gives it back, unless that was done. */
-class chunk {
-public:
-    chunk(chunk &&other) noexcept : owner_(other.owner_), chunk_(other.chunk_)
-    {
-        other.owner_ = nullptr;
-    }
-    chunk(const chunk &) = delete;
-    chunk &operator=(const chunk &) = delete;
-    chunk &operator=(chunk &&) = delete;
-
-    ~chunk()
-    {
-        if (owner_) {
-            /* A reader that failed or was cancelled takes it as well. */
-            gds_status_t ignored = gds_reader_release(owner_, &chunk_);
-            static_cast<void>(ignored);
-        }
-    }
-
-    const gds_chunk_t *operator->() const noexcept { return &chunk_; }
-
-    /** A device pointer for device memory. */
-    const void *address() const noexcept
-    {
-        return reinterpret_cast<const void *>(static_cast<uintptr_t>(chunk_.address));
-    }
-
-    uint64_t size() const noexcept { return chunk_.size; }
-
-    /** Gives it back now. */
-    void release()
-    {
-        check(gds_reader_release(owner_, &chunk_));
-        owner_ = nullptr;
-    }
-
-    /** Gives it back after the work that is in a CUDA stream now. */
-    void release_on(gds_cuda_stream_t stream)
-    {
-        check(gds_reader_release_on(owner_, &chunk_, stream));
-        owner_ = nullptr;
-    }
-
-private:
-    friend class reader;
-    chunk(const gds_reader_t *owner, const gds_chunk_t &given)
-        : owner_(owner), chunk_(given)
-    {
-    }
-
-    const gds_reader_t *owner_;
-    gds_chunk_t chunk_;
-};
-
-/** Streams a file or ranges of files through a few buffers. Outlives its chunks. */
-class reader : public detail::handle<gds_reader_t> {
-public:
-    using detail::handle<gds_reader_t>::handle;
-
-    explicit reader(const file &from, const gds_reader_config_t *config = nullptr)
-        : handle(open(from, config))
-    {
-    }
-
-    explicit reader(const std::vector<gds_range_t> &ranges,
-                    const gds_reader_config_t *config = nullptr)
-        : handle(open(ranges, config))
-    {
-    }
-
-    /** Calls back with each chunk that is left, which is given back at its end. */
-    template <typename F> void each(F &&call) const
-    {
-        gds_chunk_t given = GDS_CHUNK_INIT;
-        for (;;) {
-            gds_status_t status = gds_reader_next(get(), -1, &given);
-            if (status == GDS_STATUS_END) {
-                return;
-            }
-            check(status);
-            chunk next(get(), given);
-            call(next);
-        }
-    }
-
-    void cancel() const { check(gds_reader_cancel(get())); }
-
-    gds_reader_info_t info() const
-    {
-        gds_reader_info_t info = GDS_READER_INFO_INIT;
-        check(gds_reader_info(get(), &info));
-        return info;
-    }
-
-private:
-    static gds_reader_t *open(const file &from, const gds_reader_config_t *config)
-    {
-        gds_reader_t *made = nullptr;
-        check(gds_reader_open(from.get(), config, &made));
-        return made;
-    }
-
-    static gds_reader_t *open(const std::vector<gds_range_t> &ranges,
-                              const gds_reader_config_t *config)
-    {
-        gds_reader_t *made = nullptr;
-        check(gds_reader_open_ranges(ranges.data(), ranges.size(), config, &made));
-        return made;
-    }
-};
-
 /** Starts many transfers with one ticket. */
 inline ticket submit(const context &owner, const std::vector<gds_batch_entry_t> &entries,
                      const gds_options_t *options = nullptr)
@@ -517,9 +425,11 @@ inline ticket submit(const context &owner, const std::vector<gds_batch_entry_t> 
 static_assert(sizeof(context) == sizeof(void *), "a context is one pointer");
 static_assert(sizeof(file) == sizeof(void *), "a file is one pointer");
 static_assert(sizeof(buffer) == sizeof(void *), "a buffer is one pointer");
-static_assert(sizeof(reader) == sizeof(void *), "a reader is one pointer");
 static_assert(sizeof(ticket) == sizeof(void *), "a ticket is one pointer");
 
 } // namespace gds
+
+#include "gds_rs_cache.hpp"
+#include "gds_rs_stream.hpp"
 
 #endif /* GDS_RS_HPP */

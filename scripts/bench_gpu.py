@@ -6,109 +6,21 @@ warm, and cachestat(2) or mincore(2) confirms it. A figure is the median of the 
 """
 
 import argparse
-import ctypes
 import functools
 import json
-import mmap
 import os
 import select
 import statistics
 import subprocess
 import sys
-import threading
 import time
 
+import bench_feeding
+from bench_files import MIB, cached_pages, make_cold, make_file, make_warm, parse_size
 from bench_report import report, table
 
-MIB = 1 << 20
-SECTIONS = "pcie warm disk-read zram-read disk-write zram-write small batch host".split()
-LIBC = ctypes.CDLL(None, use_errno=True)
+SECTIONS = "pcie warm disk-read zram-read disk-write zram-write small batch host stream bfs".split()
 STARTED = time.monotonic()
-
-
-def parse_size(text):
-    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-    unit = units.get(text[-1].upper())
-    return int(text[:-1]) * unit if unit else int(text)
-
-
-# ---- the page cache ------------------------------------------------------------------------
-
-
-def cached_pages(path):
-    """Pages of the file that are in the page cache, and pages in all."""
-    size = os.path.getsize(path)
-    pages = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        span, found = (ctypes.c_uint64 * 2)(0, size), (ctypes.c_uint64 * 5)()
-        if LIBC.syscall(451, fd, ctypes.byref(span), ctypes.byref(found), 0) == 0:
-            return found[0], pages
-        LIBC.mmap.restype = ctypes.c_void_p
-        address = LIBC.mmap(None, ctypes.c_size_t(size), 1, 1, fd, ctypes.c_long(0))
-        vector = (ctypes.c_ubyte * pages)()
-        pointer = ctypes.c_void_p(address)
-        LIBC.mincore(pointer, ctypes.c_size_t(size), vector)
-        LIBC.munmap(pointer, ctypes.c_size_t(size))
-        return sum(byte & 1 for byte in vector), pages
-    finally:
-        os.close(fd)
-
-
-def make_cold(path):
-    for _ in range(5):
-        fd = os.open(path, os.O_RDWR)
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(fd)
-        cached, pages = cached_pages(path)
-        if cached <= pages // 1000:
-            return
-        time.sleep(0.2)
-    raise SystemExit(f"{path}: {cached} of {pages} pages stay in the page cache")
-
-
-def in_parts(size, count, work):
-    step = (size // count + MIB - 1) // MIB * MIB
-    parts = [(at, min(step, size - at)) for at in range(0, size, step)]
-    threads = [threading.Thread(target=work, args=part) for part in parts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def make_warm(path):
-    cached, pages = cached_pages(path)
-    if cached == pages:
-        return
-
-    def read(begin, count):
-        buffer = bytearray(4 * MIB)
-        with open(path, "rb", buffering=0) as file:
-            file.seek(begin)
-            while count > 0:
-                count -= file.readinto(buffer) or count
-
-    in_parts(os.path.getsize(path), 8, read)
-    cached, pages = cached_pages(path)
-    if cached < pages:
-        raise SystemExit(f"{path}: only {cached} of {pages} pages are in the page cache")
-
-
-def make_file(path, size):
-    """Random bytes, made by several threads."""
-    with open(path, "wb"):
-        os.truncate(path, size)
-
-    def write(begin, count):
-        fd = os.open(path, os.O_WRONLY)
-        for at in range(begin, begin + count, 4 * MIB):
-            os.pwrite(fd, os.urandom(min(4 * MIB, begin + count - at)), at)
-        os.close(fd)
-
-    in_parts(size, 8, write)
-    make_cold(path)
 
 
 # ---- contestants ---------------------------------------------------------------------------
@@ -533,6 +445,14 @@ class Bench:
             f"{self.copies.get('from_device', 0):.1f} GB/s back."
         )
 
+    # -- programs of their own --
+
+    def stream(self):
+        bench_feeding.stream(self)
+
+    def bfs(self):
+        bench_feeding.bfs(self)
+
     def places(self):
         return [("disk", self.o.disk_file)] + (
             [("zram", self.o.block_file)] if self.o.block_file else []
@@ -564,11 +484,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("sections", nargs="*", metavar="SECTION")
     parser.add_argument("--size", type=parse_size, default=4 << 30)
+    parser.add_argument("--stream-size", type=parse_size, default=16 << 30)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--ours", default="")
     parser.add_argument("--limit", type=float, default=450)
     parser.add_argument("--skip-peers", action="store_true")
+    parser.add_argument("--stream-args", default="")
+    parser.add_argument("--bfs-args", default="")
     paths = "out ours-program cufile-program cufile-library kvikio-program fio disk block"
+    paths += " reader-program bfs-program"
     for name in paths.split():
         parser.add_argument("--" + name, default="")
     o = parser.parse_args()
@@ -581,8 +505,9 @@ def main():
     o.disk_file = os.path.join(o.disk, "random.bin")
     o.block_file = os.path.join(o.block, "random.bin") if o.block else None
     begin = time.monotonic()
-    for path in filter(None, (o.disk_file, o.block_file)):
-        make_file(path, o.size)
+    if o.sections != ["bfs"]:
+        for path in filter(None, (o.disk_file, o.block_file)):
+            make_file(path, o.size)
     print(f"files made in {time.monotonic() - begin:.0f} s")
     bench = Bench(o)
     try:

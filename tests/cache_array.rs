@@ -3,75 +3,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod array_support;
 mod common;
+#[path = "common/deadly.rs"]
+mod deadly;
 
-use std::ffi::{CString, c_void};
-use std::os::fd::RawFd;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use array_support::kernel;
 use common::{Folder, context, context_over, open, open_to_write, small_config};
+use deadly::{Deadly, PAGE};
 use gds_rs::cache::array::{Array, ArrayConfig};
 use gds_rs::engine::File;
 use gds_rs::error::{Error, ErrorKind};
 use gds_rs::ffi::types::gds_array_view_t;
 use gds_rs::io::fault::{Fault, FaultPlan};
-use gds_rs::io::{Io, Queue, posix::Posix};
+use gds_rs::io::posix::Posix;
 
-const PAGE: u64 = 4096;
 const SEED: u64 = 0x5EED;
-
-fn library() -> *mut c_void {
-    static LIBRARY: OnceLock<usize> = OnceLock::new();
-    let build = || {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("libarray_host_{}.so", std::process::id()));
-        let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let compiler = cc::Build::new()
-            .cpp(true)
-            .target(&target)
-            .host(&target)
-            .opt_level(2)
-            .cargo_metadata(false)
-            .get_compiler();
-        let output = compiler
-            .to_command()
-            .args(["-std=c++17", "-shared", "-fPIC", "-pthread", "-Wall"])
-            .args(["-Wextra", "-Werror", "-Wno-unused-function"])
-            .arg(format!("-I{}", root.join("include").display()))
-            .arg(root.join("tests/fixtures/array_host.cpp"))
-            .arg("-o")
-            .arg(&library)
-            .output()
-            .expect("the C++ compiler runs");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let path = CString::new(library.to_string_lossy().as_bytes()).unwrap();
-        // SAFETY: the path is NUL-terminated, and the library has no constructors.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        assert!(!handle.is_null(), "{} loads", library.display());
-        std::fs::remove_file(&library).ok();
-        handle as usize
-    };
-    *LIBRARY.get_or_init(build) as *mut c_void
-}
-
-/// A function of tests/fixtures/array_host.cpp; `F` is its type there.
-fn kernel<F: Copy>(name: &str) -> F {
-    let name = CString::new(name).unwrap();
-    // SAFETY: the handle stays open and the name is NUL-terminated.
-    let symbol = unsafe { libc::dlsym(library(), name.as_ptr()) };
-    assert!(!symbol.is_null(), "{name:?}");
-    assert_eq!(size_of::<F>(), size_of::<*mut c_void>());
-    // SAFETY: the caller names the function's type; it stays loaded.
-    unsafe { std::mem::transmute_copy(&symbol) }
-}
 
 type View = gds_array_view_t;
 
@@ -363,35 +314,6 @@ fn a_file_that_became_shorter_is_told_and_nothing_hangs() {
     assert_eq!(bytes, mix((19 * 512) ^ SEED).to_le_bytes());
 }
 
-/// Panics in reads of one page, once it is armed.
-#[derive(Debug, Default)]
-struct Deadly {
-    armed: AtomicBool,
-    page: AtomicU64,
-}
-
-impl Io for Deadly {
-    fn name(&self) -> &'static str {
-        "posix"
-    }
-    fn queue(&self, depth: usize) -> gds_rs::error::Result<Box<dyn Queue>> {
-        Posix.queue(depth)
-    }
-    unsafe fn read_at(&self, fd: RawFd, pointer: *mut u8, size: usize, offset: u64) -> i64 {
-        let strikes = self.armed.load(Relaxed) && offset / PAGE == self.page.load(Relaxed);
-        assert!(!strikes, "the test kills this thread");
-        // SAFETY: passed on.
-        unsafe { Posix.read_at(fd, pointer, size, offset) }
-    }
-    unsafe fn write_at(&self, fd: RawFd, pointer: *const u8, size: usize, offset: u64) -> i64 {
-        // SAFETY: passed on.
-        unsafe { Posix.write_at(fd, pointer, size, offset) }
-    }
-    fn sync(&self, fd: RawFd) -> i64 {
-        Posix.sync(fd)
-    }
-}
-
 #[test]
 fn a_service_thread_that_dies_ends_kernels_and_loses_nothing() {
     let folder = Folder::new();
@@ -429,6 +351,17 @@ fn sessions_are_counted_and_calls_in_between_are_refused() {
     }
     array.release(None).unwrap();
     array.flush().unwrap();
+}
+
+#[test]
+fn an_array_that_is_still_acquired_closes_and_writes_what_it_has() {
+    let folder = Folder::new();
+    let path = numbers_file(&folder, 4);
+    let array = Array::open(&open_to_write(&context(), &path), writable(4)).unwrap();
+    store(&array, 8, b"kept").unwrap();
+    array.acquire().unwrap();
+    drop(array);
+    assert_eq!(&std::fs::read(&path).unwrap()[8..12], b"kept");
 }
 
 fn refused(file: &File, config: ArrayConfig, field: &str) {

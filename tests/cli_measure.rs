@@ -1,4 +1,4 @@
-//! `gds bench io` and `gds validate`: numbers are measured, files are left as they were.
+//! `gds bench` and `gds validate`: numbers are measured, files are left as they were.
 
 #![cfg(feature = "cli")]
 
@@ -387,7 +387,7 @@ fn a_stream_is_measured_beside_the_bulk_read() {
         assert!(positive(&value["limits"][0]["gb_per_second"]));
     }
     let text = text_of(&folder, &["bench", "stream", path, "--runs", "1"]);
-    assert!(text.contains("1 chunks of 16M in 2 buffers"), "{text}");
+    assert!(text.contains("1 chunks of 64M in 2 buffers"), "{text}");
     assert!(
         text.contains("of the bulk read") && text.contains("limit: pread"),
         "{text}"
@@ -399,6 +399,89 @@ fn a_stream_is_measured_beside_the_bulk_read() {
         &["--buffers"],
     );
     fails(&folder, 1, &["bench", "stream", "nowhere"], &["nowhere"]);
+}
+
+#[test]
+fn a_cache_is_measured_beside_what_bounds_it() {
+    let folder = Folder::new();
+    let (path, data) = folder.file("c", 2_000_001);
+    let file = path.to_str().unwrap();
+    let all = |policy: &'static str| {
+        let mut words = vec!["bench", "cache", file, "--policy", policy];
+        words.extend(["--device-bytes", "1M", "--host-bytes", "256K"]);
+        words.extend(["--threads", "2", "--runs", "1", "--seconds", "0.1"]);
+        words
+    };
+    for policy in ["dueling", "clock", "lru"] {
+        let value = json_of(&folder, &all(policy));
+        assert_eq!(value["policy"], policy);
+        assert_eq!(value["page_bytes"], 4096);
+        let rows = |name: &str| value[name].as_array().expect(name).clone();
+        let threads: Vec<Value> = rows("hits").iter().map(|h| h["threads"].clone()).collect();
+        assert_eq!(threads, [1, 2]);
+        for hit in rows("hits") {
+            assert!(positive(&hit["ns"]) && positive(&hit["plain_ns"]), "{hit}");
+            let resident = hit["resident"].as_u64().unwrap();
+            assert!((1..=256).contains(&resident), "{hit}");
+            assert!(hit["single_ns"]["p50"].as_u64() <= hit["single_ns"]["p99"].as_u64());
+        }
+        for (miss, cache) in rows("misses").iter().zip(["warm", "cold"]) {
+            assert_eq!(miss["cache"], cache);
+            assert!(positive(&miss["pages_per_second"]), "{miss}");
+            assert!(positive(&miss["limits"][0]["pages_per_second"]), "{miss}");
+        }
+        assert_eq!(rows("misses").len(), 2);
+        let traces = rows("traces");
+        assert_eq!(traces.len(), 4);
+        for trace in &traces {
+            let (rate, bound) = (trace["hit_rate"].as_f64(), trace["bound"].as_f64());
+            assert!(rate <= bound && bound < Some(1.0), "{trace}");
+        }
+        // The set fits: what misses is the first access and the noise.
+        let set = traces.iter().find(|t| t["name"] == "working set").unwrap();
+        assert!(set["hit_rate"].as_f64() > Some(0.9), "{set}");
+        // What a cache cannot hold and sees in a circle is what plain recency loses.
+        let circle = traces
+            .iter()
+            .find(|t| t["name"] == "loop of 110 %")
+            .unwrap();
+        match policy {
+            "dueling" => assert!(circle["hit_rate"].as_f64() > Some(0.2), "{circle}"),
+            "lru" => assert!(circle["hit_rate"].as_f64() < Some(0.2), "{circle}"),
+            _ => {}
+        }
+    }
+    let text = text_of(&folder, &all("dueling"));
+    for words in [
+        "hit and release, x2",
+        "misses, cold file",
+        "hits of at most",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(fs::read(path).unwrap() == data, "it is only read");
+}
+
+#[test]
+fn a_cache_that_makes_no_sense_is_refused() {
+    let folder = Folder::new();
+    let (path, _) = folder.file("c", 1 << 20);
+    let file = path.to_str().unwrap();
+    for (more, word) in [
+        (["--policy", "fifo"], "dueling, clock or lru"),
+        (["--page", "5000"], "page_size"),
+        (["--page", "4M"], "page_size"),
+        (["--page", "8G"], "too large"),
+        (["--device-bytes", "1K"], "device_bytes"),
+        (["--threads", "0"], "--threads"),
+    ] {
+        let mut words = vec!["bench", "cache", file];
+        words.extend(more);
+        fails(&folder, 2, &words, &[word]);
+    }
+    fails(&folder, 1, &["bench", "cache", "nowhere"], &["nowhere"]);
+    folder.file("empty", 0);
+    fails(&folder, 2, &["bench", "cache", "empty"], &["larger file"]);
 }
 
 #[test]
@@ -419,7 +502,16 @@ fn validate_judges_every_target_by_what_it_measured() {
         ],
     );
     let targets = value["targets"].as_array().unwrap();
-    assert_eq!(targets.len(), 16);
+    assert_eq!(targets.len(), 22);
+    for (name, unit) in [
+        ("cache hit, mean", "ns"),
+        ("cache hit, 8 threads, p99", "ns"),
+        ("cache misses a second, 4 KiB", "pages/s"),
+        ("cache hits, working set", "percent"),
+    ] {
+        let row = targets.iter().find(|target| target["name"] == name);
+        assert_eq!(row.expect(name)["unit"], unit, "{name}");
+    }
     for target in targets {
         assert!(
             positive(&target["target"]) && positive(&target["measured"]),
@@ -427,7 +519,7 @@ fn validate_judges_every_target_by_what_it_measured() {
         );
         let number = |name: &str| target[name].as_f64().unwrap();
         let met = match target["unit"].as_str().unwrap() {
-            "us" => number("measured") <= number("target"),
+            "us" | "ns" => number("measured") <= number("target"),
             _ => number("measured") >= number("target"),
         };
         assert_eq!(target["met"], met, "{target}");

@@ -53,6 +53,13 @@ fn misuse_of_a_cache_is_answered() {
 }
 
 #[test]
+fn misuse_of_an_array_is_answered() {
+    let program = build("g++", "c++17", "c_examples/array_misuse.cpp", &["-pthread"]);
+    let text = run(Command::new(program).env_remove("GDS_DEVICE"));
+    assert!(text.contains(" 0 wrong"), "{text}");
+}
+
+#[test]
 fn the_example_of_a_cache_finds_its_records() {
     let program = build("gcc", "c11", "c_examples/cache_pages.c", &[]);
     let text = run(Command::new(program).env("GDS_DEVICE", "host"));

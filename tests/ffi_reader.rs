@@ -351,7 +351,7 @@ fn configurations_can_be_made_without_macros() {
         let odd = gds_reader_config_init((&raw mut reader).cast(), 31);
         assert_eq!(odd, GDS_STATUS_STRUCT_SIZE);
     }
-    assert_eq!((reader.struct_size, reader.buffers), (32, 2));
+    assert_eq!((reader.struct_size, reader.buffers), (48, 2));
     assert_eq!((pipeline.struct_size, pipeline.deadline_ms), (40, 0));
 }
 

@@ -252,8 +252,13 @@ fn every_exported_function_is_in_the_header() {
 
 #[test]
 fn the_headers_are_narrow_ascii_and_explained() {
-    for name in ["include/gds_rs.h", "include/gds_rs.hpp"] {
-        is_narrow_ascii_and_explained(name);
+    for name in [
+        "gds_rs.h",
+        "gds_rs.hpp",
+        "gds_rs_cache.hpp",
+        "gds_rs_stream.hpp",
+    ] {
+        is_narrow_ascii_and_explained(&format!("include/{name}"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pages that somebody waits for: found, waited for, or brought in.
 
 use super::core::{Coming, Core, Pinned};
-use super::fill::Outcome;
+use super::fill::{Outcome, unbroken};
 use super::policy::Insert;
 use super::shard::Terms;
 use super::stats::count;
@@ -134,20 +134,21 @@ impl Core {
         let frame = self.global(coming.shard, coming.local);
         let whole = self.config.page_size;
         let (outcome, flags) = match source {
-            Source::File => (self.read_page(file, coming.key, frame), 0),
+            Source::File => (unbroken(|| self.read_page(file, coming.key, frame)), 0),
             Source::Caller => {
                 self.forget_host(coming.key);
                 (Ok(whole), DIRTY)
             }
             Source::Buffer(from, from_offset) => {
                 self.forget_host(coming.key);
-                let copied = self.context.copy(&[Copy {
+                let copy = Copy {
                     from: from.clone(),
                     from_offset,
                     to: self.memory.clone(),
                     to_offset: self.place(frame),
                     size: self.page_size(),
-                }]);
+                };
+                let copied = unbroken(|| self.context.copy(&[copy]));
                 (copied.map(|()| whole), DIRTY)
             }
         };

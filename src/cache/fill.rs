@@ -1,11 +1,23 @@
 //! A page on its way: one does the work, all others sleep until it is over.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Runs the I/O of a page that others wait for. A panic in it is an error of the page: else its way
+/// would never end, and they would wait for ever.
+pub(super) fn unbroken<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        // A payload may panic when it is dropped.
+        std::mem::forget(payload);
+        let text = "a thread panicked while it read or wrote a page; please report this";
+        Err(Error::new(ErrorKind::Internal, text))
+    })
+}
 
 /// How the way ended.
 #[derive(Debug, Clone)]

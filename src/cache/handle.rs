@@ -94,13 +94,19 @@ impl Cache {
     /// wrong earlier for this file without a call to tell it to.
     #[inline]
     pub fn get(&self, file: &File, offset: u64) -> Result<Page> {
-        let core = &self.0.core;
-        if !core.files.any_error()
-            && let Some(page) = self.find(file, offset)
-        {
+        if let Some(page) = self.hit(file, offset) {
             return Ok(page);
         }
         self.get_slow(file, offset)
+    }
+
+    /// What `get` gives at once: a page that is there, while there is nothing to tell.
+    #[inline(always)]
+    pub(crate) fn hit(&self, file: &File, offset: u64) -> Option<Page> {
+        if self.0.core.files.any_error() {
+            return None;
+        }
+        self.find(file, offset)
     }
 
     /// Pins the page that holds `offset` if it is there. Never waits, never reads.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::core::Core;
-use super::table::Anchor;
+use super::table::{Anchor, Slot};
 use super::word::{DIRTY, ORPHAN};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -104,32 +104,31 @@ fn of_token(token: u64) -> Option<(u32, u32)> {
 }
 
 impl Core {
-    /// A slot that holds the page of a token, as far as can be told.
-    fn slot_of_token(&self, token: u64) -> Result<(u32, u32)> {
-        let wrong = || {
-            let text = "the page was released before or never came from this cache";
-            Error::new(ErrorKind::InvalidArgument, text)
-        };
-        let (slot, frame) = of_token(token).ok_or_else(wrong)?;
-        let known = self.table.slots().get(slot as usize).ok_or_else(wrong)?;
-        let state = known.word.state();
-        if state.frame() != frame || state.pins() == 0 {
-            return Err(wrong());
-        }
-        Ok((slot, frame))
+    /// A slot that may hold the page of a token.
+    #[inline]
+    fn slot_of_token(&self, token: u64) -> Option<(u32, u32, &Slot)> {
+        let (slot, frame) = of_token(token)?;
+        let known = self.table.slots().get(slot as usize)?;
+        Some((slot, frame, known))
     }
 
+    #[inline]
     pub(super) fn release_token(&self, token: u64) -> Result<()> {
-        let (slot, frame) = self.slot_of_token(token)?;
-        let released = self.table.slot(slot).word.unpin_checked(frame);
-        released
-            .map(|_| ())
-            .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "the page was released before"))
+        let released = self
+            .slot_of_token(token)
+            .and_then(|(_, frame, known)| known.word.unpin_checked(frame));
+        match released {
+            Some(_) => Ok(()),
+            None => Err(not_held()),
+        }
     }
 
     pub(super) fn mark_token(&self, token: u64) -> Result<()> {
-        let (slot, _) = self.slot_of_token(token)?;
-        let state = self.table.slot(slot).word.state();
+        let (slot, frame, known) = self.slot_of_token(token).ok_or_else(not_held)?;
+        let state = known.word.state();
+        if state.frame() != frame || state.pins() == 0 {
+            return Err(not_held());
+        }
         if !state.has(super::word::WRITABLE) {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
@@ -141,6 +140,12 @@ impl Core {
         }
         Ok(())
     }
+}
+
+#[cold]
+fn not_held() -> Error {
+    let text = "the page was released before or never came from this cache";
+    Error::new(ErrorKind::InvalidArgument, text)
 }
 
 impl Drop for Page {

@@ -173,6 +173,7 @@ impl<W: Word> PageWord<W> {
 
     /// As `unpin`, but only if the page is pinned and in this frame: for callers that may be
     /// wrong about it.
+    #[inline]
     pub fn unpin_checked(&self, frame: u32) -> Option<State> {
         let mut now = self.state();
         while now.has(VALID) && now.frame() == frame && now.pins() > 0 {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::core::Core;
 use super::files::FileState;
+use super::fill::unbroken;
 use super::shard::Guard;
 use super::stats::count;
 use super::table::Key;
@@ -135,10 +136,11 @@ impl Core {
     /// Writes one page and waits.
     pub(super) fn write_one(&self, writing: &Writing) -> Result<()> {
         let t = self.transfer(writing);
-        let done = t
-            .file
-            .write(t.file_offset, &t.buffer, t.buffer_offset, t.size);
-        done.map(|_| ())
+        unbroken(|| {
+            t.file
+                .write(t.file_offset, &t.buffer, t.buffer_offset, t.size)
+        })
+        .map(|_| ())
     }
 
     /// Changed pages, of one file or of all, and those that are being written.

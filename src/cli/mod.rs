@@ -85,6 +85,8 @@ enum Bench {
     Io(Box<bench::IoArgs>),
     /// A file in chunks through a few buffers, beside the engine's read of it
     Stream(bench::stream::StreamArgs),
+    /// The page cache over a file: cost of hits, misses a second, hit rates
+    Cache(bench::cache::CacheArgs),
 }
 
 /// Runs the command with the process's arguments.
@@ -120,6 +122,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Read(args) => read::run(global, args),
         Command::Bench(Bench::Io(args)) => bench::run(global, args),
         Command::Bench(Bench::Stream(args)) => bench::stream::run(global, args),
+        Command::Bench(Bench::Cache(args)) => bench::cache::run(global, args),
         Command::Validate(args) => validate::run(global, args),
     };
     match outcome {

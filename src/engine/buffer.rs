@@ -113,6 +113,12 @@ impl Buffer {
         Context::from_inner(self.0.context.clone())
     }
 
+    /// Whether it belongs to this context.
+    #[must_use]
+    pub fn is_of(&self, context: &Context) -> bool {
+        Arc::ptr_eq(&self.0.context, context.inner())
+    }
+
     #[inline]
     pub(super) fn inner(&self) -> &Arc<Inner> {
         &self.0.context

@@ -189,7 +189,7 @@ impl Inner {
             .iter()
             .fold(0u64, |sum, t| sum.saturating_add(t.size));
         let host_memory = transfers.iter().all(|t| t.buffer.is_host_memory());
-        let piece_size = shared.piece_size(total, host_memory);
+        let piece_size = shared.piece_size(total, host_memory, options.sequence.is_some());
         let mut entries = Vec::with_capacity(transfers.len());
         for (index, transfer) in transfers.into_iter().enumerate() {
             if !Arc::ptr_eq(&transfer.file.0.context, self) {

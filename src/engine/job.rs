@@ -15,7 +15,7 @@ use super::Path;
 use super::plan::{Entry, Piece};
 use super::shared::Shared;
 use super::stream::Ring;
-use super::transfer::Completion;
+use super::transfer::{Completion, Sequence};
 use crate::base::clock::now_ns;
 use crate::base::crc::crc32c_join;
 use crate::config::PathPolicy;
@@ -32,6 +32,7 @@ pub(super) struct Terms {
     pub(super) checksum: bool,
     /// When to give up what has not started, on the clock of `now_ns`; 0 is never.
     pub(super) deadline_ns: u64,
+    pub(super) sequence: Option<Sequence>,
 }
 
 /// The place of a job in a caller's stream.
@@ -85,6 +86,8 @@ pub(super) struct Job {
     path_bytes: [AtomicU64; PATHS],
     stopped: AtomicU8,
     start_ns: u64,
+    /// How many jobs were queued before it.
+    pub(super) place: AtomicU64,
     errors: Mutex<Vec<(usize, Error)>>,
     done: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -129,6 +132,7 @@ impl Job {
             path_bytes: Default::default(),
             stopped: AtomicU8::new(RUNNING),
             start_ns: now_ns(),
+            place: AtomicU64::new(0),
             errors: Mutex::new(Vec::new()),
             done: AtomicBool::new(false),
             waiting: Mutex::new(Waiting::default()),

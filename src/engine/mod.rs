@@ -36,7 +36,7 @@ pub use explain::{Explanation, Way};
 pub use file::File;
 pub use order::{Copy, Mark};
 pub use ticket::Ticket;
-pub use transfer::{Completion, Options, Path, Segment, Transfer};
+pub use transfer::{Completion, Options, Path, Segment, Sequence, Transfer};
 
 // What rooms above say to the engine, so that they need neither `device` nor `io`.
 pub use crate::device::{MemoryKind, Stream};

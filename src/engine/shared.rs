@@ -36,6 +36,8 @@ const RANKLESS_PAUSE: Duration = Duration::from_millis(1);
 const SLOT_MAX: u64 = 4 << 20;
 /// Largest piece for host memory, bytes.
 const HOST_PIECE_MAX: u64 = 1 << 20;
+/// Jobs of a sequence are cut as if they had this many bytes at least.
+const SEQUENCE_TOTAL: u64 = 64 << 20;
 /// Smallest piece that a large transfer is cut into, bytes.
 const PIECE_MIN: u64 = 256 << 10;
 
@@ -62,12 +64,31 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Arc<Job>>,
+    /// Jobs that were ever queued.
+    pushed: u64,
     /// Why no transfer thread can go on.
     dead: Option<Error>,
     /// Threads that have their memory, or never will.
     prepared: usize,
     /// A thread looks again and again for open gates and passed deadlines.
     looked_after: bool,
+}
+
+impl Queue {
+    /// The job whose turn it is. The turn of one in a sequence goes to the oldest of that which
+    /// has something to claim.
+    fn turn(&mut self) -> Option<Arc<Job>> {
+        let job = self.jobs.pop_front()?;
+        self.jobs.push_back(job.clone());
+        if job.terms.sequence.is_none() {
+            return Some(job);
+        }
+        let mates = self.jobs.iter().filter(|j| {
+            j.terms.sequence == job.terms.sequence && j.unclaimed() > 0 && j.gate_has_passed()
+        });
+        let oldest = mates.min_by_key(|j| j.place.load(Relaxed));
+        Some(oldest.cloned().unwrap_or(job))
+    }
 }
 
 /// Bytes of a staging slot. The device's copy engine needs about 3 us between copies of different
@@ -126,6 +147,8 @@ impl Shared {
         if let Some(error) = &queue.dead {
             return Err(error.clone());
         }
+        queue.pushed += 1;
+        job.place.store(queue.pushed, Relaxed);
         queue.jobs.push_back(job.clone());
         drop(queue);
         if several {
@@ -170,8 +193,13 @@ impl Shared {
 
     /// Bytes of a piece of a job of `total` bytes: several for each thread, within a slot. Host
     /// memory is scattered over small pages, of which a disk takes few in one request: pieces for
-    /// it are smaller, and all threads ask.
-    pub(super) fn piece_size(&self, total: u64, host_memory: bool) -> u64 {
+    /// it are smaller, and all threads ask. Jobs of a sequence keep threads busy together.
+    pub(super) fn piece_size(&self, total: u64, host_memory: bool, in_sequence: bool) -> u64 {
+        let total = if in_sequence {
+            total.max(SEQUENCE_TOTAL)
+        } else {
+            total
+        };
         let share = total / (4 * self.thread_count as u64);
         let slot = self.slot_size();
         let most = if host_memory {
@@ -195,6 +223,7 @@ impl Shared {
             fallback: options.fallback.unwrap_or(self.config.mmap_fallback),
             checksum: options.checksum.unwrap_or(self.config.checksum),
             deadline_ns,
+            sequence: options.sequence,
         }
     }
 
@@ -242,12 +271,7 @@ impl Shared {
         let mut tries = self.queue.lock().jobs.len();
         while tries > 0 {
             tries -= 1;
-            let job = {
-                let mut queue = self.queue.lock();
-                let job = queue.jobs.pop_front()?;
-                queue.jobs.push_back(job.clone());
-                job
-            };
+            let job = self.queue.lock().turn()?;
             job.check_deadline();
             let run = if job.gate_is_open() {
                 self.claim(&job, ranked)

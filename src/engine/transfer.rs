@@ -1,5 +1,7 @@
 //! What a caller asks for, and what it gets back.
 
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::{Buffer, File};
@@ -84,6 +86,23 @@ pub struct Segment {
     pub size: u64,
 }
 
+/// Transfers that follow each other. Of two that name one sequence, the one that was submitted
+/// first is worked on first, by all threads together; other transfers take turns with them. For
+/// a stream of chunks: the next one is soon there, instead of several at once and late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sequence(NonZeroU64);
+
+impl Sequence {
+    /// A sequence that nobody else has.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "two of them differ")]
+    pub fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let next = LAST.fetch_add(1, Relaxed).saturating_add(1);
+        Self(NonZeroU64::new(next).unwrap_or(NonZeroU64::MAX))
+    }
+}
+
 /// How to carry out transfers. `None` means as the context is configured.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -98,6 +117,8 @@ pub struct Options {
     /// Order the transfer in this stream: it starts after the work that is in the stream, and
     /// later work in the stream starts after it.
     pub stream: Option<Stream>,
+    /// The sequence that the transfer belongs to.
+    pub sequence: Option<Sequence>,
 }
 
 impl Options {

@@ -20,6 +20,7 @@ impl Handle for gds_cache_t {
     type Object = Cache;
     const TAG: u32 = 0x4744_0031;
     const NAME: &'static str = "gds_cache_t";
+    const HELD: bool = true;
 }
 
 // SAFETY: repr(C) without padding, begins with `struct_size`, integers only.
@@ -136,12 +137,17 @@ pub unsafe extern "C" fn gds_cache_get(
     page_out: *mut gds_page_t,
 ) -> gds_status_t {
     guard(|| {
-        let (cache, file) = (
-            handle::borrow(cache, "cache")?,
-            handle::borrow(file, "file")?,
-        );
+        let Some(cache) = handle::try_borrow(cache) else {
+            return Err(handle::refused(cache, "cache"));
+        };
+        let Some(file) = handle::try_borrow(file) else {
+            return Err(handle::refused(file, "file"));
+        };
         convert::check_pointer(page_out, "page_out")?;
-        let page = cache.get(&file, offset)?;
+        let page = match cache.hit(&file, offset) {
+            Some(page) => page,
+            None => cache.get(&file, offset)?,
+        };
         // SAFETY: checked above.
         unsafe { page_out.write(page_to_c(page)) };
         Ok(())
@@ -191,10 +197,12 @@ pub unsafe extern "C" fn gds_cache_try_get(
     page_out: *mut gds_page_t,
 ) -> gds_status_t {
     guard(|| {
-        let (cache, file) = (
-            handle::borrow(cache, "cache")?,
-            handle::borrow(file, "file")?,
-        );
+        let Some(cache) = handle::try_borrow(cache) else {
+            return Err(handle::refused(cache, "cache"));
+        };
+        let Some(file) = handle::try_borrow(file) else {
+            return Err(handle::refused(file, "file"));
+        };
         convert::check_pointer(page_out, "page_out")?;
         let page = cache.try_get(&file, offset).map_or(NO_PAGE, page_to_c);
         // SAFETY: checked above.
@@ -215,7 +223,9 @@ pub unsafe extern "C" fn gds_cache_release(
     page: *mut gds_page_t,
 ) -> gds_status_t {
     guard(|| {
-        let cache = handle::borrow(cache, "cache")?;
+        let Some(cache) = handle::try_borrow(cache) else {
+            return Err(handle::refused(cache, "cache"));
+        };
         convert::check_pointer(page, "page")?;
         // SAFETY: checked above.
         let held = unsafe { &mut *page };

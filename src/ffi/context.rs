@@ -13,6 +13,7 @@ use super::types::{
 };
 use crate::config::Config;
 use crate::engine::Context;
+use crate::error::Result;
 use crate::metrics::{self, DirectionSnapshot, Snapshot};
 
 impl Handle for gds_context_t {
@@ -72,6 +73,15 @@ unsafe impl AbiStruct for gds_performance_t {
 
 const _: () = assert!(size_of::<gds_metrics_t>() == 304 && size_of::<gds_performance_t>() == 64);
 const _: () = assert!(metrics::PATHS <= 16);
+
+/// A handle of C over a context of Rust, for programs that have both. Keeps the context; to be
+/// given to `gds_context_close` once.
+///
+/// # Errors
+/// After a fork, and `OutOfHostMemory`.
+pub fn handle_of(context: &Context) -> Result<*mut gds_context_t> {
+    handle::open(context.clone()).map_err(|failure| failure.error)
+}
 
 /// Open a context: choose the device and ready what transfers need.
 ///

@@ -18,6 +18,7 @@ impl Handle for gds_file_t {
     type Object = File;
     const TAG: u32 = 0x4744_0002;
     const NAME: &'static str = "gds_file_t";
+    const HELD: bool = true;
 }
 
 // SAFETY: repr(C) without padding, begins with `struct_size`, integers only.

@@ -7,8 +7,9 @@
 //!
 //! A cell's state is one word: the tag of its type and a count. The count is 1 for the open handle
 //! and 1 for each call inside; whoever takes it to zero drops the object. So a close during a
-//! call of another thread, which the header forbids, still frees nothing under that call.
-//! Closing and borrowing are lock-free; opening takes one short lock.
+//! call of another thread, which the header forbids, still frees nothing under that call. For
+//! types whose calls are as short as a count is dear, threads note what they are inside of instead
+//! (`held`). Closing and borrowing are lock-free; opening takes one short lock.
 
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 
 use super::error::{Failure, Outcome};
 use super::guard::of_panic;
+use super::held::{self, Place};
 use super::status::gds_status_t;
 use crate::error::{Error, ErrorKind};
 
@@ -33,14 +35,20 @@ use crate::error::{Error, ErrorKind};
 pub(crate) trait Handle {
     /// The object. Shared by every thread that holds the handle.
     type Object: Send + Sync + 'static;
-    /// Neither 0 nor `DEAD`, different for each type.
+    /// Neither 0, `DEAD` nor `LEAVING`, different for each type.
     const TAG: u32;
     /// As the header spells it.
     const NAME: &'static str;
+    /// Many threads use one handle in calls of nanoseconds: they note it each by itself, and
+    /// closing looks at all threads.
+    const HELD: bool = false;
 }
 
 /// The tag of a cell whose handle was closed.
 const DEAD: u32 = 0xDEAD_CE11;
+/// The same while a thread may be inside without having counted. The handle's own count goes
+/// when nobody is.
+const LEAVING: u32 = 0xDEAD_CE12;
 /// Closed cells that wait before the first of them is used again.
 const QUARANTINE: usize = 256;
 /// Cells in the first chunk; each further chunk has twice as many.
@@ -108,6 +116,9 @@ pub(crate) fn open<H: Handle>(object: H::Object) -> Outcome<*mut H> {
         // A failure (ENOMEM) leaves only the clear answer after a fork away.
         let _ = unsafe { libc::pthread_atfork(None, None, Some(child_after_fork)) };
     });
+    if H::HELD {
+        held::start();
+    }
     let cell = take()?;
     // SAFETY: `take` made this thread the only one to use the cell.
     unsafe { *cell.object.get() = Box::into_raw(Box::new(object)).cast() };
@@ -127,10 +138,28 @@ pub(crate) fn close<H: Handle>(handle: *mut H) {
     let Some(cell) = find(handle.cast_const().cast()) else {
         return;
     };
+    let tag = if H::HELD { LEAVING } else { DEAD };
     let closed = cell.state.fetch_update(AcqRel, Acquire, |state| {
-        (tag_of(state) == H::TAG).then(|| pack(DEAD, count_of(state)))
+        (tag_of(state) == H::TAG).then(|| pack(tag, count_of(state)))
     });
-    if closed.is_ok() {
+    match closed {
+        Ok(_) if H::HELD => retire(cell),
+        Ok(_) => release(cell),
+        Err(_) => {}
+    }
+}
+
+/// Gives the own count of a closed handle back, once, unless a thread is inside that will come
+/// here when it leaves.
+#[cold]
+fn retire(cell: &'static Cell) {
+    if held::is_held(ptr::from_ref(cell).addr()) {
+        return;
+    }
+    let retired = cell.state.fetch_update(AcqRel, Acquire, |state| {
+        (tag_of(state) == LEAVING).then(|| pack(DEAD, count_of(state)))
+    });
+    if retired.is_ok() {
         release(cell);
     }
 }
@@ -139,24 +168,58 @@ pub(crate) fn close<H: Handle>(handle: *mut H) {
 pub(crate) struct Borrowed<T: 'static> {
     cell: &'static Cell,
     object: *const T,
-    was_panicking: bool,
+    /// Not 0: the thread was unwinding before. Whole words are cheaper to hand on than bytes.
+    was_panicking: usize,
+    /// None: it was counted.
+    place: Option<Place>,
 }
 
 impl<T> Deref for Borrowed<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        // SAFETY: the count that this borrow holds keeps the object, and `borrow` checked the tag.
+        // SAFETY: the count or the place of this borrow keeps the object, whose tag was checked.
         unsafe { &*self.object }
     }
 }
 
 impl<T> Drop for Borrowed<T> {
     fn drop(&mut self) {
-        if !self.was_panicking && std::thread::panicking() {
+        if self.was_panicking == 0 && std::thread::panicking() {
             self.cell.poisoned.store(true, Release);
         }
-        release(self.cell);
+        match self.place {
+            Some(place) => leave(self.cell, place),
+            None => release(self.cell),
+        }
     }
+}
+
+/// Leaves a place, and does what closing left to do meanwhile.
+#[inline(always)]
+fn leave(cell: &'static Cell, place: Place) {
+    place.leave();
+    if tag_of(cell.state.load(Acquire)) == LEAVING {
+        retire(cell);
+    }
+}
+
+/// Goes inside of an object whose handle has this tag: without a place, it was counted. None when
+/// it has another.
+#[inline(always)]
+fn go_inside<H: Handle>(cell: &'static Cell) -> Option<Option<Place>> {
+    if H::HELD
+        && let Some(place) = held::enter(ptr::from_ref(cell).addr())
+    {
+        if tag_of(cell.state.load(Acquire)) == H::TAG {
+            return Some(Some(place));
+        }
+        leave(cell, place);
+        return None;
+    }
+    let counted = cell.state.fetch_update(AcqRel, Acquire, |state| {
+        (tag_of(state) == H::TAG).then(|| state + 1)
+    });
+    counted.ok().map(|_| None)
 }
 
 /// The object behind a handle, kept until the answer is dropped. `name` is the parameter's.
@@ -165,47 +228,53 @@ pub(crate) fn borrow<H: Handle>(
     handle: *const H,
     name: impl Display,
 ) -> Outcome<Borrowed<H::Object>> {
-    let Some(cell) = find(handle.cast()).filter(|_| !is_forked()) else {
-        return Err(refused(handle, name, None));
-    };
-    let entered = cell.state.fetch_update(AcqRel, Acquire, |state| {
-        (tag_of(state) == H::TAG).then(|| state + 1)
-    });
-    if let Err(state) = entered {
-        return Err(refused(handle, name, Some(state)));
-    }
-    // SAFETY: the count taken above keeps the object, and the tag says what it is.
+    try_borrow(handle).ok_or_else(|| refused(handle, name))
+}
+
+/// As `borrow`, for calls of nanoseconds, which `refused` tells why not: the answer is words that
+/// stay in registers.
+#[inline(always)]
+pub(crate) fn try_borrow<H: Handle>(handle: *const H) -> Option<Borrowed<H::Object>> {
+    let cell = find(handle.cast()).filter(|_| !is_forked())?;
+    let place = go_inside::<H>(cell)?;
+    // SAFETY: the count or place taken above keeps the object, and the tag says what it is.
     let object = unsafe { *cell.object.get() }.cast_const().cast();
     let borrowed = Borrowed {
         cell,
         object,
-        was_panicking: std::thread::panicking(),
+        was_panicking: usize::from(std::thread::panicking()),
+        place,
     };
-    if cell.poisoned.load(Acquire) {
-        return Err(poisoned::<H>(name));
-    }
-    Ok(borrowed)
+    (!cell.poisoned.load(Acquire)).then_some(borrowed)
 }
 
-/// Why a handle is not borrowed. `state` is its cell's; none when it has no cell, or when nothing
-/// is borrowed at all.
+/// Why a handle was not borrowed.
 #[cold]
-fn refused<H: Handle>(handle: *const H, name: impl Display, state: Option<u64>) -> Failure {
+pub(crate) fn refused<H: Handle>(handle: *const H, name: impl Display) -> Failure {
     if handle.is_null() {
         return Failure::null(name);
     }
     if let Err(failure) = not_forked() {
         return failure;
     }
-    let why = match state.map(tag_of) {
+    let cell = find(handle.cast());
+    if cell.is_some_and(|cell| is_poisoned::<H>(cell)) {
+        return poisoned::<H>(name);
+    }
+    let why = match cell.map(|cell| tag_of(cell.state.load(Acquire))) {
         None => "it never came from this library",
-        Some(DEAD | 0) => "it was closed",
+        // Its own tag: another handle has the place by now.
+        Some(tag) if tag == DEAD || tag == LEAVING || tag == 0 || tag == H::TAG => "it was closed",
         Some(_) => "it is a handle of another type",
     };
     Failure::own(
         gds_status_t::GDS_STATUS_INVALID_HANDLE,
         format!("{name} is not an open {}: {why}", H::NAME),
     )
+}
+
+fn is_poisoned<H: Handle>(cell: &Cell) -> bool {
+    tag_of(cell.state.load(Acquire)) == H::TAG && cell.poisoned.load(Acquire)
 }
 
 #[cold]

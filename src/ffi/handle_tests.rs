@@ -40,6 +40,17 @@ impl Handle for Pear {
     const NAME: &'static str = "pear";
 }
 
+/// As `Apple`, of the types that threads note by themselves.
+#[derive(Debug)]
+struct Plum;
+
+impl Handle for Plum {
+    type Object = Counted;
+    const TAG: u32 = 3;
+    const NAME: &'static str = "plum";
+    const HELD: bool = true;
+}
+
 fn status<T>(outcome: Outcome<T>) -> i32 {
     outcome.err().map_or(0, |failure| failure.status as i32)
 }
@@ -108,6 +119,64 @@ fn a_close_during_a_call_frees_after_the_call() {
     assert_eq!(drops.load(SeqCst), 0);
     drop(inside);
     assert_eq!(drops.load(SeqCst), 1);
+}
+
+#[test]
+fn a_close_during_calls_that_are_noted_frees_after_the_last_of_them() {
+    let _beside = beside_others();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let handle = open::<Plum>(Counted(drops.clone())).unwrap();
+    // More than a thread has places: the last ones are counted.
+    let mut inside: Vec<_> = (0..9).map(|_| borrow(handle, "p").unwrap()).collect();
+    assert!(inside[0].place.is_some() && inside[8].place.is_none());
+    close(handle);
+    close(handle);
+    assert_eq!(status(borrow(handle, "p")), INVALID);
+    while let Some(last) = inside.pop() {
+        assert_eq!(drops.load(SeqCst), 0, "{} inside", inside.len() + 1);
+        drop(last);
+    }
+    assert_eq!(drops.load(SeqCst), 1);
+    close(handle);
+    assert_eq!(status(borrow(handle, "p")), INVALID);
+    assert_eq!(drops.load(SeqCst), 1);
+}
+
+#[test]
+fn a_counted_call_outlives_the_noted_ones() {
+    let _beside = beside_others();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let handle = open::<Plum>(Counted(drops.clone())).unwrap();
+    let mut inside: Vec<_> = (0..8).map(|_| borrow(handle, "p").unwrap()).collect();
+    let counted = inside.pop().filter(|b| b.place.is_none()).unwrap();
+    close(handle);
+    drop(inside);
+    assert_eq!(drops.load(SeqCst), 0);
+    drop(counted);
+    assert_eq!(drops.load(SeqCst), 1);
+}
+
+#[test]
+fn threads_that_note_and_one_that_closes_free_once_and_not_too_early() {
+    let _beside = beside_others();
+    for _ in 0..200 {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let shared = open::<Plum>(Counted(drops.clone())).unwrap();
+        let shared = shared.expose_provenance();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let handle = ptr::with_exposed_provenance(shared);
+                    while let Ok(plum) = borrow::<Plum>(handle, "shared") {
+                        assert_eq!(plum.0.load(SeqCst), 0, "freed under a call");
+                    }
+                });
+            }
+            std::thread::yield_now();
+            close::<Plum>(ptr::with_exposed_provenance_mut(shared));
+        });
+        assert_eq!(drops.load(SeqCst), 1);
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@
 mod convert;
 mod guard;
 mod handle;
+mod held;
 
 pub mod array;
 pub mod batch;

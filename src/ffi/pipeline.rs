@@ -304,6 +304,7 @@ fn config_of(given: &gds_pipeline_config_t) -> Outcome<PipelineConfig> {
             checksum: switch("checksum", given.checksum)?,
             fallback: switch("fallback", given.fallback)?,
             stream: None,
+            sequence: None,
         },
     })
 }

@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 use std::ops::ControlFlow;
+use std::ptr;
 
 use super::config::policy_of;
 use super::convert::{self, AbiStruct, StructOut};
@@ -11,11 +12,13 @@ use super::handle::{self, Handle};
 use super::status::gds_status_t;
 use super::transfer::{path_to_c, switch};
 use super::types::{
-    gds_buffer_state_t as State, gds_chunk_fn, gds_chunk_t, gds_cuda_stream_t, gds_file_t,
-    gds_memory_kind_t as Kind, gds_range_t, gds_reader_config_t, gds_reader_info_t, gds_reader_t,
+    gds_buffer_state_t as State, gds_buffer_t, gds_chunk_fn, gds_chunk_t, gds_cuda_stream_t,
+    gds_file_t, gds_memory_kind_t as Kind, gds_range_t, gds_reader_config_t, gds_reader_info_t,
+    gds_reader_t,
 };
 use crate::base::limits;
-use crate::engine::{MemoryKind, Options, Path, Stream};
+use crate::engine::{Buffer, MemoryKind, Options, Path, Stream};
+use crate::error::{Error, ErrorKind};
 use crate::prefetch::{BufferState, Chunk, Range, Reader, ReaderConfig};
 
 impl Handle for gds_reader_t {
@@ -24,7 +27,7 @@ impl Handle for gds_reader_t {
     const NAME: &'static str = "gds_reader_t";
 }
 
-// SAFETY: repr(C) without padding, begins with `struct_size`, integers only.
+// SAFETY: repr(C) without padding, begins with `struct_size`, integers and a raw pointer only.
 unsafe impl AbiStruct for gds_reader_config_t {
     const NAME: &'static str = "gds_reader_config_t";
     fn initial() -> Self {
@@ -36,6 +39,8 @@ unsafe impl AbiStruct for gds_reader_config_t {
             path: 0,
             checksum: 0,
             fallback: 0,
+            given: ptr::null(),
+            given_count: 0,
         }
     }
 }
@@ -76,7 +81,7 @@ unsafe impl AbiStruct for gds_reader_info_t {
     }
 }
 
-const _: () = assert!(size_of::<gds_reader_config_t>() == 32 && size_of::<gds_chunk_t>() == 56);
+const _: () = assert!(size_of::<gds_reader_config_t>() == 48 && size_of::<gds_chunk_t>() == 56);
 const _: () = assert!(size_of::<gds_reader_info_t>() == 56 && size_of::<gds_range_t>() == 24);
 
 /// Fill a reader's configuration, as GDS_READER_CONFIG_INIT does.
@@ -125,7 +130,7 @@ pub unsafe extern "C" fn gds_reader_open(
 /// @param config      NULL for the standard one.
 /// @param reader_out  give it to gds_reader_close() once. Keeps the files.
 /// @return GDS_STATUS_INVALID_CONFIG: the message names the field; GDS_STATUS_OUT_OF_RANGE;
-///         GDS_STATUS_INVALID_ARGUMENT: also for files of two contexts;
+///         GDS_STATUS_INVALID_ARGUMENT: also for files and buffers of two contexts;
 ///         GDS_STATUS_NOT_SUPPORTED: a file without a size, as in /proc;
 ///         GDS_STATUS_OUT_OF_DEVICE_MEMORY or GDS_STATUS_OUT_OF_HOST_MEMORY: ask for fewer
 ///         or smaller buffers; GDS_STATUS_FALLBACK_FORBIDDEN; GDS_STATUS_READ_ONLY: a file
@@ -165,7 +170,7 @@ unsafe fn open(
 ) -> Outcome {
     convert::check_pointer(reader_out, "reader_out")?;
     // SAFETY: the caller's promise.
-    let config = config_of(&unsafe { convert::read_optional(config)? })?;
+    let config = unsafe { config_of(&convert::read_optional(config)?)? };
     let reader = Reader::open_ranges(ranges, &config)?;
     // SAFETY: checked above.
     unsafe { reader_out.write(handle::open(reader)?) };
@@ -369,7 +374,9 @@ pub(crate) fn end(message: &str) -> Failure {
 }
 
 /// The choices of a reader or writer.
-pub(crate) fn config_of(given: &gds_reader_config_t) -> Outcome<ReaderConfig> {
+/// # Safety
+/// `given.given` has `given.given_count` readable elements.
+pub(crate) unsafe fn config_of(given: &gds_reader_config_t) -> Outcome<ReaderConfig> {
     let memory = match given.memory {
         0 => MemoryKind::Device,
         kind if kind == Kind::GDS_MEMORY_DEVICE as i32 => MemoryKind::Device,
@@ -388,7 +395,8 @@ pub(crate) fn config_of(given: &gds_reader_config_t) -> Outcome<ReaderConfig> {
         },
         chunk_bytes: given.chunk_bytes,
         memory,
-        given: Vec::new(),
+        // SAFETY: the caller's promise.
+        given: unsafe { buffers_of(given)? },
         options: Options {
             path: policy_of(given.path).map_err(Failure::argument)?,
             checksum: switch("checksum", given.checksum)?,
@@ -396,6 +404,26 @@ pub(crate) fn config_of(given: &gds_reader_config_t) -> Outcome<ReaderConfig> {
             ..Options::default()
         },
     })
+}
+
+/// # Safety
+/// As `config_of`.
+unsafe fn buffers_of(config: &gds_reader_config_t) -> Outcome<Vec<Buffer>> {
+    let max = u64::from(limits::STREAM_BUFFERS_MAX);
+    if config.given_count > max {
+        let text = format!(
+            "given_count is {}; it must be at most {max}",
+            config.given_count
+        );
+        return Err(Error::new(ErrorKind::InvalidConfig, text).into());
+    }
+    // SAFETY: the caller's promise.
+    let given = unsafe { convert::array(config.given, config.given_count, max, "given")? };
+    let borrow = |(index, buffer): (usize, &*const gds_buffer_t)| {
+        let buffer = handle::borrow(*buffer, format_args!("given[{index}]"))?;
+        Ok((*buffer).clone())
+    };
+    given.iter().enumerate().map(borrow).collect()
 }
 
 fn chunk_to_c(chunk: &Chunk) -> gds_chunk_t {

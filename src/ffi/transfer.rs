@@ -487,6 +487,7 @@ pub(crate) fn options_of(given: &gds_options_t) -> Outcome<Options> {
         checksum: switch("checksum", given.checksum)?,
         fallback: switch("fallback", given.fallback)?,
         stream: use_stream.then(|| Stream(given.stream.addr())),
+        sequence: None,
     })
 }
 

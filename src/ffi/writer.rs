@@ -39,8 +39,8 @@ pub unsafe extern "C" fn gds_writer_open(
     guard(|| {
         let file = handle::borrow(file, "file")?;
         convert::check_pointer(writer_out, "writer_out")?;
-        // SAFETY: the caller gives a struct of struct_size bytes, or NULL.
-        let config = config_of(&unsafe { convert::read_optional(config)? })?;
+        // SAFETY: the caller gives a struct of struct_size bytes, or NULL, and what it names.
+        let config = unsafe { config_of(&convert::read_optional(config)?)? };
         let writer = Writer::open(&file, offset, &config)?;
         // SAFETY: checked above.
         unsafe { writer_out.write(handle::open(writer)?) };
@@ -81,6 +81,7 @@ pub unsafe extern "C" fn gds_writer_acquire(
 /// Have the first `size` bytes of a buffer written after those that were submitted before.
 /// Returns at once.
 ///
+/// @param size        bytes; 0 gives the buffer back and writes nothing.
 /// @param offset_out  where in the file they go, bytes. May be NULL.
 /// @return GDS_STATUS_INVALID_ARGUMENT: also for a buffer that is not out;
 ///         GDS_STATUS_OUT_OF_RANGE: more than it holds; the buffer stays the caller's then.

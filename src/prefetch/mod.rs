@@ -39,7 +39,7 @@ pub use reader::Reader;
 pub use region::{Region, RegionConfig, RegionStats, Regions};
 pub use requests::{Callback, Done, Request};
 pub use scheduler::{PrefetchConfig, PrefetchStats, Prefetcher};
-pub use streaming::{BufferState, Chunk, ReaderConfig, ReaderInfo};
+pub use streaming::{BufferState, Chunk, ReaderConfig, ReaderInfo, default_chunk};
 pub use target::{CachedFile, Presence, Target};
 pub use window::Window;
 pub use writer::{Space, Writer, WriterConfig};

@@ -19,7 +19,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::chunks::{Cursor, Plan, Planned, Range};
 use super::streaming::{BufferState, Chunk, ReaderConfig, ReaderInfo, pause_after};
-use crate::engine::{Buffer, Context, File, Mark, Operation, Options, Stream, Ticket, Transfer};
+use crate::engine::{
+    Buffer, Context, File, Mark, Operation, Options, Sequence, Stream, Ticket, Transfer,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Streams ranges of files through a few buffers. Usable from many threads at once: each chunk
@@ -100,7 +102,10 @@ impl Reader {
         let shared = Shared {
             plan,
             chunk_bytes,
-            options: config.options.clone(),
+            options: Options {
+                sequence: Some(Sequence::new()),
+                ..config.options.clone()
+            },
             buffers,
             marks: marks?,
             state: Mutex::default(),

@@ -37,13 +37,15 @@ pub enum BufferState {
 pub struct ReaderConfig {
     /// Buffers, 2 to 64.
     pub buffers: u32,
-    /// Bytes of a chunk, 4 KiB to 64 GiB; 0 is the context's `buffer_size`.
+    /// Bytes of a chunk, 4 KiB to 64 GiB; 0 is four times the context's
+    /// `buffer_size`: 64 MiB, unless configured. Smaller ones reach less of a fast link: threads
+    /// run out of work between two of them.
     pub chunk_bytes: u64,
     /// Device or pinned memory.
     pub memory: MemoryKind,
     /// Memory to use in place of `buffers` new ones of `memory`: 2 to 64 buffers of the context,
-    /// each at least as large as a chunk. For many readers, one after the other. Nobody else uses
-    /// them until the reader is dropped.
+    /// each at least as large as a chunk, none overlapping another. For many readers, one after
+    /// the other. Nobody else uses them until the reader is dropped.
     pub given: Vec<Buffer>,
     /// How each chunk is transferred; deadline and stream must be left out.
     pub options: Options,
@@ -85,11 +87,16 @@ impl ReaderConfig {
                 "chunk_bytes is {given}; it must be 0 or from {least} to {most}"
             ));
         }
-        if let Some(small) = self.given.iter().find(|b| b.size() < self.chunk_bytes) {
+        let chunk = self.chunk_bytes.max(least);
+        if let Some(small) = self.given.iter().find(|b| b.size() < chunk) {
             return broken(format!(
-                "chunk_bytes is {} and a given buffer has {} bytes; give larger ones",
-                self.chunk_bytes,
+                "a given buffer has {} bytes and a chunk at least {chunk}; give larger buffers",
                 small.size()
+            ));
+        }
+        if let Some(address) = overlap(&self.given) {
+            return broken(format!(
+                "two given buffers have the byte at {address:#x}; give each chunk its own memory"
             ));
         }
         if !matches!(self.memory, MemoryKind::Device | MemoryKind::Pinned) {
@@ -107,12 +114,28 @@ impl ReaderConfig {
     }
 }
 
+/// Bytes of a chunk where nobody says.
+#[must_use]
+pub fn default_chunk(context: &Context) -> u64 {
+    let bytes = context.config().buffer_size.saturating_mul(4);
+    bytes.min(limits::STREAM_CHUNK_MAX)
+}
+
+/// An address that is in two of the buffers.
+fn overlap(buffers: &[Buffer]) -> Option<u64> {
+    let mut ranges: Vec<_> = buffers.iter().map(|b| (b.address(), b.size())).collect();
+    ranges.sort_unstable();
+    let mut pairs = ranges.iter().zip(ranges.iter().skip(1));
+    let pair = pairs.find(|(first, second)| second.0 - first.0 < first.1);
+    pair.map(|(_, second)| second.0)
+}
+
 impl ReaderConfig {
     /// Bytes of a chunk.
     pub(super) fn chunk_of(&self, context: &Context) -> u64 {
         match self.chunk_bytes {
             0 => {
-                let standard = context.config().buffer_size;
+                let standard = default_chunk(context);
                 let given = self.given.iter().map(Buffer::size).min();
                 given.map_or(standard, |given| given.min(standard))
             }
@@ -123,6 +146,10 @@ impl ReaderConfig {
     /// The buffers, new ones of `size` bytes where none are given.
     pub(super) fn memory_of(&self, context: &Context, size: u64) -> Result<Box<[Buffer]>> {
         if !self.given.is_empty() {
+            if let Some(index) = self.given.iter().position(|b| !b.is_of(context)) {
+                let text = format!("given buffer {index} belongs to another context");
+                return Err(Error::new(ErrorKind::InvalidArgument, text));
+            }
             return Ok(self.given.clone().into());
         }
         (0..self.buffers)

@@ -15,7 +15,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::streaming::{BufferState, ReaderConfig, pause_after};
 use crate::base::limits;
-use crate::engine::{Buffer, Context, File, Mark, Operation, Options, Stream, Ticket, Transfer};
+use crate::engine::{
+    Buffer, Context, File, Mark, Operation, Options, Sequence, Stream, Ticket, Transfer,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a writer writes: the same choices as a reader has.
@@ -100,7 +102,10 @@ impl Writer {
         let shared = Shared {
             file: file.clone(),
             chunk_bytes,
-            options: config.options.clone(),
+            options: Options {
+                sequence: Some(Sequence::new()),
+                ..config.options.clone()
+            },
             buffers,
             marks: marks?,
             state: Mutex::default(),

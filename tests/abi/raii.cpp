@@ -102,6 +102,112 @@ static void streams_chunks(const gds::context &context, const char *path)
     throws(GDS_STATUS_CANCELLED, "cancelled", [&] { stopped.each([](gds::chunk &) {}); });
 }
 
+static void streams_to_a_file(const gds::context &context, const char *path)
+{
+    gds::file file(context, path, GDS_FILE_READ | GDS_FILE_WRITE | GDS_FILE_TRUNCATE);
+    gds_reader_config_t config = GDS_READER_CONFIG_INIT;
+    config.chunk_bytes = 4096;
+    gds::writer writer(file, 100, &config);
+    for (int i = 0; i < 9; i++) {
+        gds::space space = writer.acquire();
+        expect(space && space.size() == 4096, "a space is a chunk");
+        std::memset(space.address(), 'a' + i, 4000);
+        const uint64_t at = i % 2 ? space.submit(4000) : space.submit_on(4000, nullptr);
+        expect(at == 100 + 4000u * static_cast<uint64_t>(i) && !space, "one after the other");
+    }
+    expect(writer.finish() == 36000 && file.size() == 36100, "all is written");
+    {
+        gds::space first = writer.acquire(), second(writer.acquire());
+        expect(!writer.acquire_for(0), "both are out");
+        gds::space moved(std::move(first));
+        expect(!first && moved && second, "a move moves");
+        throws(GDS_STATUS_OUT_OF_RANGE, "5000", [&] { moved.submit(5000); });
+    }
+    expect(static_cast<bool>(writer.acquire_for(0)), "the end of a space gives it back");
+    expect(writer.finish() == 36000, "and writes nothing");
+
+    std::vector<char> here(36000);
+    gds::buffer to = gds::buffer::wrap(context, here.data(), here.size());
+    file.read(100, to, 0, here.size());
+    for (size_t i = 0; i < here.size(); i++) {
+        expect(here[i] == static_cast<char>('a' + i / 4000), "bytes are where they belong");
+    }
+    gds::reader reader(file, &config);
+    gds::chunk chunk = reader.next();
+    expect(chunk && chunk->index == 0 && chunk.size() == 4096, "the first chunk");
+    reader.cancel();
+    throws(GDS_STATUS_CANCELLED, "cancelled", [&] { reader.next(); });
+}
+
+static void pipes_requests(const gds::context &context, const char *path)
+{
+    gds::file file(context, path, GDS_FILE_READ);
+    std::vector<char> here(4000);
+    gds::buffer to = gds::buffer::wrap(context, here.data(), here.size());
+    gds::pipeline pipeline(context);
+    gds_batch_entry_t entry = {file.get(), to.get(), 4100, 0, 4000, GDS_OPERATION_READ, 0};
+    int calls = 0;
+    gds_status_t status = GDS_STATUS_PENDING;
+    pipeline.submit(entry, [&](uint64_t, const gds_completion_t &done) {
+        calls++;
+        status = static_cast<gds_status_t>(done.status);
+    });
+    pipeline.wait_all();
+    expect(calls == 1 && status == GDS_STATUS_OK && here[0] == 'b', "a callback is called");
+
+    const uint64_t id = pipeline.submit(entry);
+    gds_completion_t done = GDS_COMPLETION_INIT;
+    uint64_t taken = 0;
+    expect(pipeline.wait_one(done, &taken) && taken == id && done.bytes == 4000, "a result");
+    expect(!pipeline.wait_one(done), "and no other");
+    expect(pipeline.info().completed == 2, "both are counted");
+    entry.size = 4001;
+    throws(GDS_STATUS_OUT_OF_RANGE, "4001", [&] {
+        pipeline.submit(entry, [&](uint64_t, const gds_completion_t &) { calls++; });
+    });
+    expect(calls == 1, "what was refused calls nobody");
+}
+
+static void holds_pages(const gds::context &context, const char *path)
+{
+    gds::file file(context, path, GDS_FILE_READ | GDS_FILE_WRITE);
+    gds_cache_config_t config = GDS_CACHE_CONFIG_INIT;
+    config.page_bytes = 4096;
+    config.device_bytes = 16 * 4096;
+    gds::cache cache(context, &config);
+    gds::page first = cache.get(file, 0), none;
+    expect(first && !none && cache.stats().pinned == 1, "a page is held");
+    none = std::move(first);
+    expect(!first && none && cache.stats().pinned == 1, "a move moves");
+    throws(GDS_STATUS_INVALID_ARGUMENT, "cache is NULL", [&] { first.mark_dirty(); });
+    none = cache.get(file, 4096);
+    expect(cache.stats().pinned == 1, "the page before is released");
+    std::vector<gds::page> pages;
+    pages.push_back(std::move(none));
+    pages.push_back(cache.get_new(file, 8192));
+    std::memset(pages[1].address(), 'x', 4096);
+    pages.clear();
+    expect(cache.stats().pinned == 0 && cache.flush() == 4096, "vectors hold pages");
+
+    gds::region region(nullptr);
+    {
+        gds::region_set set(context);
+        region = set.map(file, 8192, 10);
+        expect(set.stats().held_regions == 1, "a region is held");
+    }
+    expect(std::memcmp(region.address(), "xxxxxxxxxx", 10) == 0, "regions outlive their set");
+
+    gds::array array(file);
+    {
+        gds::array_use use = array.acquire();
+        gds::array_use moved(std::move(use));
+        expect(moved.view().size_bytes == file.size(), "the array is the file");
+        throws(GDS_STATUS_INVALID_ARGUMENT, "", [&] { array.invalidate(); });
+    }
+    array.invalidate();
+    expect(array.flush() == 0, "the end of a use releases");
+}
+
 static void fails_by_throwing(const gds::context &context)
 {
     throws(GDS_STATUS_NOT_FOUND, "/nonexistent", [&] { gds::file(context, "/nonexistent"); });
@@ -145,6 +251,9 @@ int main()
         expect(context.device().ordinal == GDS_DEVICE_HOST, "the host was asked for");
         moves_bytes(context, path);
         streams_chunks(context, path);
+        streams_to_a_file(context, path);
+        pipes_requests(context, path);
+        holds_pages(context, path);
         fails_by_throwing(context);
         moves_handles(context);
     }

@@ -57,6 +57,13 @@ struct State {
     stopping: bool,
 }
 
+impl State {
+    /// Whether kernels may ask. An array that is closed while it is acquired has none that do.
+    fn is_active(&self) -> bool {
+        self.sessions > 0 && !self.stopping
+    }
+}
+
 /// What could not be served since this was last asked for.
 #[derive(Default)]
 pub(super) struct Failures {
@@ -173,11 +180,11 @@ impl Shared {
         while state.sessions == 0 && !state.stopping {
             self.wake.wait(&mut state);
         }
-        state.sessions > 0
+        state.is_active()
     }
 
     fn is_active(&self) -> bool {
-        self.state.lock().sessions > 0
+        self.state.lock().is_active()
     }
 
     fn record(&self, request: Request, error: Error) {

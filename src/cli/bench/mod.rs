@@ -1,5 +1,6 @@
 //! `gds bench`: what the machine gives, case by case, beside the limit measured in the same run.
 
+pub(super) mod cache;
 mod case;
 mod limit;
 mod plot;

@@ -19,7 +19,7 @@ use crate::device::MemoryKind;
 use crate::engine::{Buffer, Options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{OpenMode, Operation};
-use crate::prefetch::{Range, Reader, ReaderConfig};
+use crate::prefetch::{Range, Reader, ReaderConfig, default_chunk};
 
 /// Bytes of each transfer of the bulk read, of which two are under way.
 const BULK_BLOCK: u64 = 64 << 20;
@@ -29,7 +29,7 @@ const BULK_BLOCK: u64 = 64 << 20;
 pub(in crate::cli) struct StreamArgs {
     /// The file to read
     file: PathBuf,
-    /// Bytes of a chunk [default: the context's buffer size, 16M]
+    /// Bytes of a chunk [default: four times the context's buffer size, 64M]
     #[arg(long, value_parser = parse_chunk)]
     chunk: Option<u64>,
     /// Buffers, of which one is worked on while the others are filled
@@ -80,7 +80,7 @@ pub(in crate::cli) struct Way {
 pub(in crate::cli) fn run(global: &Global, args: &StreamArgs) -> Outcome {
     let context = global.context()?;
     let bench = Bench::new(&context, &args.file, None)?;
-    let chunk_bytes = args.chunk.unwrap_or(context.config().buffer_size);
+    let chunk_bytes = args.chunk.unwrap_or_else(|| default_chunk(&context));
     if chunk_bytes > limits::STREAM_CHUNK_MAX {
         return Err(usage(format!("--chunk {chunk_bytes} is too large")));
     }

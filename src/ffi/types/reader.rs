@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use super::gds_file_t;
+use super::{gds_buffer_t, gds_file_t};
 
 /// Streams ranges of files through a few buffers, chunk by chunk. May be used from many
 /// threads at once: each chunk goes to one of them.
@@ -51,7 +51,9 @@ pub struct gds_reader_config_t {
     pub struct_size: u32,
     /// Buffers, 2 to 64. 0 picks 2.
     pub buffers: u32,
-    /// Bytes of a chunk, 4 KiB to 64 GiB. 0 picks the context's buffer_size.
+    /// Bytes of a chunk, 4 KiB to 64 GiB. 0 picks four times the context's buffer_size:
+    /// 64 MiB, unless configured; or the size of the smallest buffer of `given` where that
+    /// is less.
     pub chunk_bytes: u64,
     /// GDS_MEMORY_DEVICE or GDS_MEMORY_PINNED. 0 picks device memory.
     pub memory: i32,
@@ -61,6 +63,14 @@ pub struct gds_reader_config_t {
     pub checksum: i32,
     /// Whether another path may be taken when one refuses, a gds_switch_t.
     pub fallback: i32,
+    /// The caller's memory for chunks, in place of `buffers` new ones of `memory`: 2 to 64
+    /// buffers of the context, each as large as a chunk, none overlapping another. NULL: the
+    /// library allocates. The array is used during the call only. The buffers are kept, and
+    /// nobody else uses their memory, until the reader or writer is closed; then the next
+    /// may have them.
+    pub given: *const *const gds_buffer_t,
+    /// How many `given` are. 0: none.
+    pub given_count: u64,
 }
 
 /// A chunk in memory. Start from GDS_CHUNK_INIT.

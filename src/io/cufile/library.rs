@@ -311,7 +311,8 @@ impl Symbols {
     /// # Safety
     /// `library` is a handle of dlopen that is never closed.
     unsafe fn find(library: *mut c_void) -> std::result::Result<Self, &'static str> {
-        // Each use names the type of the function beside its name; both come from cufile.h.
+        // Each use names the type of the function beside its name; both come from cufile.h, and
+        // build.rs reads them here for `tests/cufile_ctest.rs`.
         macro_rules! optional {
             ($name:literal as $kind:ty) => {
                 // SAFETY: libcufile declares the function with this type, and stays loaded.

@@ -6,8 +6,8 @@
 //! driver, or loops over short transfers. Addresses are numbers: device memory is never touched.
 //! Invariants: a descriptor closes after its handle is deregistered; a batch that is not finished
 //! is never destroyed; memory that a stream may still follow is never freed. Guarded by
-//! `tests/cufile_layout.rs` (NVIDIA's header), `tests/cufile_real_library.rs` (NVIDIA's library on
-//! host memory) and `tests/cufile_gates.rs`.
+//! `tests/cufile_layout.rs` and `tests/cufile_ctest.rs` (NVIDIA's header),
+//! `tests/cufile_real_library.rs` (NVIDIA's library on host memory) and `tests/cufile_gates.rs`.
 
 pub mod batch;
 pub mod error;

@@ -2,8 +2,8 @@
 //!
 //! Written by hand, because the documentation lists fields in alphabetical order and because
 //! enumerations grow at the end: every foreign value is an integer in a newtype, never a Rust
-//! enum, so an unknown one is a value and not undefined behaviour. `tests/cufile_layout.rs`
-//! compares every size, offset and constant with NVIDIA's own header.
+//! enum, so an unknown one is a value and not undefined behaviour. `tests/cufile_layout.rs` and
+//! `tests/cufile_ctest.rs` compare every size, offset and constant with NVIDIA's own header.
 
 use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::mem::{offset_of, size_of};
