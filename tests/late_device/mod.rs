@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use gds_rs::config::Config;
 use gds_rs::device::{
-    self, CopyPiece, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl,
+    self, CopyPiece, CrcWork, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl,
 };
 use gds_rs::engine::Context;
 use gds_rs::io::Io;
@@ -135,6 +135,13 @@ impl Device for LateDevice {
     unsafe fn copy_pieces(&self, pieces: *const CopyPiece, n: usize, s: Stream) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe { self.host.copy_pieces(pieces, n, s) }
+    }
+    fn crc32c_prepare(&self) -> Result<()> {
+        self.host.crc32c_prepare()
+    }
+    unsafe fn crc32c_chunks(&self, work: &CrcWork, s: Stream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.crc32c_chunks(work, s) }
     }
     fn event_create(&self) -> Result<Event> {
         self.host.event_create()
