@@ -5,7 +5,7 @@
 //! The room never opens a file and never decides a path. Invariants: the CUDA context is the
 //! device's primary context; the caller's current context is what it was when a call returns; a
 //! copy is ordered by its stream alone. Guarded by the conformance suite
-//! `tests/device_conformance.rs`, which runs over every implementation, by
+//! `tests/device_conformance*.rs`, which runs over every implementation, by
 //! `tests/device_driver_faults.rs` (drivers that hang, are old or see nothing) and by
 //! `tests/device_kernel_host.rs` and `tests/device_kernel_crc.rs` (the kernels, byte for byte,
 //! without a GPU).
