@@ -13,6 +13,7 @@
 mod buffer;
 mod choice;
 mod context;
+mod crc;
 mod explain;
 mod file;
 mod identity;

@@ -21,6 +21,7 @@ pub const LATE: usize = 1 << 40;
 pub struct LateDevice {
     host: Arc<dyn Device>,
     marks: Mutex<Marks>,
+    has_crc_kernel: bool,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +36,16 @@ impl LateDevice {
         Arc::new(Self {
             host: device::host(),
             marks: Mutex::default(),
+            has_crc_kernel: true,
+        })
+    }
+
+    /// A device that cannot compute CRCs.
+    pub fn without_crc_kernel() -> Arc<Self> {
+        Arc::new(Self {
+            host: device::host(),
+            marks: Mutex::default(),
+            has_crc_kernel: false,
         })
     }
 
@@ -137,9 +148,16 @@ impl Device for LateDevice {
         unsafe { self.host.copy_pieces(pieces, n, s) }
     }
     fn crc32c_prepare(&self) -> Result<()> {
+        if !self.has_crc_kernel {
+            return Err(Error::new(
+                ErrorKind::NotSupported,
+                "there is no CRC kernel",
+            ));
+        }
         self.host.crc32c_prepare()
     }
     unsafe fn crc32c_chunks(&self, work: &CrcWork, s: Stream) -> Result<()> {
+        self.crc32c_prepare()?;
         // SAFETY: the caller's promise.
         unsafe { self.host.crc32c_chunks(work, s) }
     }
