@@ -135,6 +135,10 @@ static void null_everywhere(const struct things *t)
     NULL_IS_REFUSED(gds_buffer_register(t->context, memory, sizeof memory, NULL));
     NULL_IS_REFUSED(gds_buffer_address(NULL, NULL));
     NULL_IS_REFUSED(gds_buffer_address(t->buffer, NULL));
+    uint32_t crc = 0;
+    NULL_IS_REFUSED(gds_crc32c(NULL, t->buffer, 0, 1, 4096, &crc, 1));
+    NULL_IS_REFUSED(gds_crc32c(t->context, NULL, 0, 1, 4096, &crc, 1));
+    NULL_IS_REFUSED(gds_crc32c(t->context, t->buffer, 0, 1, 4096, NULL, 1));
     NULL_IS_REFUSED(gds_buffer_info(NULL, NULL));
     NULL_IS_REFUSED(gds_buffer_info(t->buffer, NULL));
     NULL_IS_REFUSED(gds_read(NULL, 0, t->buffer, 0, 1, NULL));
@@ -287,6 +291,13 @@ static void numbers_without_a_meaning(const struct things *t)
     EXPECT(INVALID_ARGUMENT, gds_buffer_alloc(t->context, GDS_MEMORY_MANAGED, 1, &buffer));
     EXPECT(INVALID_ARGUMENT, gds_buffer_alloc(t->context, GDS_MEMORY_DEVICE, 0, &buffer));
     EXPECT(INVALID_ARGUMENT, gds_buffer_wrap(t->context, memory, 0, &buffer));
+    uint32_t crcs[2] = {7, 7};
+    EXPECT(INVALID_ARGUMENT, gds_crc32c(t->context, t->buffer, 0, 1, 0, crcs, 2));
+    EXPECT(INVALID_ARGUMENT, gds_crc32c(t->context, t->buffer, 0, 1, 4095, crcs, 2));
+    EXPECT(INVALID_ARGUMENT, gds_crc32c(t->context, t->buffer, 0, 1, 1 << 21, crcs, 2));
+    EXPECT(BUFFER_TOO_SMALL, gds_crc32c(t->context, t->buffer, 0, 513, 512, crcs, 1));
+    EXPECT(OUT_OF_RANGE, gds_crc32c(t->context, t->buffer, 0, SIZE + 1, 1 << 20, crcs, 2));
+    TRUE(crcs[0] == 7 && crcs[1] == 7);
     EXPECT(INVALID_ARGUMENT, gds_ticket_wait(t->ticket, -2, NULL));
     EXPECT(INVALID_ARGUMENT, gds_ticket_wait(t->ticket, INT64_MIN, NULL));
     options.checksum = 3;
@@ -312,12 +323,14 @@ static void sizes_that_overflow(const struct things *t)
     gds_completion_t done = GDS_COMPLETION_INIT;
     gds_ticket_t *ticket = NULL;
     gds_buffer_t *buffer = NULL;
+    uint32_t crc;
     char memory[64];
 
     for (size_t i = 0; i < sizeof huge / sizeof huge[0]; i++) {
         gds_segment_t segment = {t->buffer, 0, huge[i]};
         gds_batch_entry_t entry = {t->file, t->buffer, huge[i], 0, 1, GDS_OPERATION_READ, 0};
         EXPECT(OUT_OF_RANGE, gds_read(t->file, huge[i], t->buffer, 0, 1, NULL));
+        EXPECT(OUT_OF_RANGE, gds_crc32c(t->context, t->buffer, huge[i], 1, 512, &crc, 1));
         EXPECT(OUT_OF_RANGE, gds_read(t->file, 0, t->buffer, huge[i], 1, NULL));
         EXPECT(OUT_OF_RANGE, gds_read(t->file, 0, t->buffer, 0, huge[i], NULL));
         EXPECT(OUT_OF_RANGE, gds_write(t->file, 1, t->buffer, 1, huge[i], NULL));
@@ -431,6 +444,7 @@ static void closed_handles(struct things *t)
     gds_context_close(t->context);
     gds_context_close(t->context);
     CLOSED(gds_file_open(t->context, t->path, GDS_FILE_READ, &file));
+    CLOSED(gds_crc32c(t->context, t->buffer, 0, 1, 512, &(uint32_t){0}, 1));
     CLOSED(gds_explain(t->context, t->path, NULL, 0, &size));
     EXPECT(OK, gds_read(t->file, 0, t->buffer, 0, SIZE, NULL));
     gds_file_close(t->file);

@@ -1387,6 +1387,34 @@ GDS_NODISCARD GDS_API
 gds_status_t gds_batch_results(const gds_ticket_t *ticket, uint64_t first, uint64_t count,
                                gds_completion_t *results_out) GDS_NOEXCEPT;
 
+/* ==== Checksums ======================================================================= */
+
+/**
+ * CRC32C (Castagnoli) of each chunk of a range of a buffer, computed where the bytes are:
+ * device memory by a kernel, host memory by the processor.
+ *
+ * Waits, in a stream of its own: work that is queued on CUDA streams and makes the bytes
+ * must be done before. From many threads at once. The first call loads the kernel, which
+ * the driver may make wait for what runs on the device; each thread that was ever inside
+ * keeps 1 MiB of device and of pinned memory for the next call.
+ *
+ * @param buffer       any kind of memory.
+ * @param offset       of the range in the buffer, bytes; any alignment.
+ * @param size         bytes; 0 is fine. The last chunk holds what is left.
+ * @param chunk_bytes  a power of two, 512 to 1048576.
+ * @param crcs_out     receives one value a chunk.
+ * @param count        values that crcs_out has room for.
+ * @return GDS_STATUS_OUT_OF_RANGE: the range passes the buffer's end;
+ *         GDS_STATUS_BUFFER_TOO_SMALL: fewer than one value a chunk;
+ *         GDS_STATUS_INVALID_ARGUMENT: NULL, another chunk_bytes, a buffer of another
+ *         context; GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_CUDA;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_crc32c(const gds_context_t *context, const gds_buffer_t *buffer,
+                        uint64_t offset, uint64_t size, uint64_t chunk_bytes,
+                        uint32_t *crcs_out, uint64_t count) GDS_NOEXCEPT;
+
 /* ==== Page cache ====================================================================== */
 
 /** Which page goes when room is needed. */

@@ -237,6 +237,18 @@ public:
 
     uint64_t size() const { return info().size; }
 
+    /** CRC32C of each chunk of a range, the last of which may be shorter. */
+    std::vector<uint32_t> crc32c(const context &owner, uint64_t offset, uint64_t bytes,
+                                 uint64_t chunk_bytes) const
+    {
+        const uint64_t chunks = chunk_bytes == 0 ? 0 : bytes / chunk_bytes + 1;
+        std::vector<uint32_t> crcs(static_cast<size_t>(chunks + 1));
+        check(gds_crc32c(owner.get(), get(), offset, bytes, chunk_bytes, crcs.data(),
+                         crcs.size()));
+        crcs.resize(static_cast<size_t>(bytes / chunk_bytes + (bytes % chunk_bytes != 0)));
+        return crcs;
+    }
+
 private:
     static gds_buffer_t *alloc(const context &owner, gds_memory_kind_t kind, uint64_t size)
     {

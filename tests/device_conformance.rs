@@ -3,129 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 #![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
+mod device_support;
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
+use device_support::{Lane, Memory, Pinned, on_every_device, pattern};
 use gds_rs::ErrorKind;
-use gds_rs::config::DEVICE_HOST;
-use gds_rs::device::{self, CopyPiece, Device, MemoryKind, Stream};
-
-const PROBE: Duration = Duration::from_secs(60);
-
-/// One test at a time: some look at addresses that another test could be given.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Runs `body` on every device; says why when there is no GPU among them.
-fn on_every_device(body: impl Fn(&dyn Device)) {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let (devices, trouble) = device::list(PROBE);
-    if let Some(error) = trouble {
-        println!("skipped: CUDA: {error}");
-    }
-    assert_eq!(devices.last().map(|d| d.ordinal), Some(DEVICE_HOST));
-    for info in devices {
-        let device: Arc<dyn Device> = device::open(info.ordinal, PROBE).unwrap();
-        assert_eq!(device.info(), &info);
-        assert_eq!(device.is_host(), info.ordinal == DEVICE_HOST);
-        println!("on {} ({})", info.name, info.ordinal);
-        body(&*device);
-    }
-}
-
-fn pattern(size: usize, seed: u32) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as u8
-    };
-    (0..size).map(|_| next()).collect()
-}
-
-/// Device memory that frees itself.
-struct Memory<'a>(&'a dyn Device, u64, u64);
-
-impl<'a> Memory<'a> {
-    fn new(device: &'a dyn Device, size: usize) -> Self {
-        Self(
-            device,
-            device.memory_alloc(size as u64).unwrap(),
-            size as u64,
-        )
-    }
-
-    fn fill(&self, bytes: &[u8], stream: Stream) {
-        assert!(bytes.len() as u64 <= self.2);
-        // SAFETY: both ranges are alive until the stream is synchronised.
-        unsafe {
-            self.0
-                .copy_to_device(self.1, bytes.as_ptr(), bytes.len(), stream)
-        }
-        .unwrap();
-        self.0.stream_synchronize(stream).unwrap();
-    }
-
-    fn read(&self, size: usize, stream: Stream) -> Vec<u8> {
-        let mut bytes = vec![0xEE; size];
-        // SAFETY: both ranges are alive until the stream is synchronised.
-        unsafe {
-            self.0
-                .copy_from_device(bytes.as_mut_ptr(), self.1, size, stream)
-        }
-        .unwrap();
-        self.0.stream_synchronize(stream).unwrap();
-        bytes
-    }
-}
-
-impl Drop for Memory<'_> {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new`, freed once.
-        unsafe { self.0.memory_free(self.1, self.2) };
-    }
-}
-
-/// Pinned memory that frees itself.
-struct Pinned<'a>(&'a dyn Device, *mut u8, usize);
-
-impl<'a> Pinned<'a> {
-    fn new(device: &'a dyn Device, size: usize) -> Self {
-        Self(device, device.pinned_alloc(size).unwrap(), size)
-    }
-
-    #[allow(clippy::mut_from_ref, reason = "the test takes one slice at a time")]
-    fn bytes(&self) -> &mut [u8] {
-        // SAFETY: allocated in `new` with this size, alive while `self` is.
-        unsafe { std::slice::from_raw_parts_mut(self.1, self.2) }
-    }
-}
-
-impl Drop for Pinned<'_> {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new`, freed once.
-        unsafe { self.0.pinned_free(self.1, self.2) };
-    }
-}
-
-/// A stream that destroys itself.
-struct Lane<'a>(&'a dyn Device, Stream);
-
-impl<'a> Lane<'a> {
-    fn new(device: &'a dyn Device) -> Self {
-        Self(device, device.stream_create().unwrap())
-    }
-}
-
-impl Drop for Lane<'_> {
-    fn drop(&mut self) {
-        // SAFETY: created in `new`, destroyed once.
-        unsafe { self.0.stream_destroy(self.1) };
-    }
-}
+use gds_rs::device::{CopyPiece, MemoryKind};
 
 #[test]
 fn device_memory_is_aligned_and_keeps_what_is_copied_there() {

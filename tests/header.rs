@@ -22,6 +22,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("transfer", &["types/transfer.rs", "transfer.rs"]),
     ("ticket", &["ticket.rs"]),
     ("batch", &["types/batch.rs", "batch.rs"]),
+    ("crc", &["crc.rs"]),
     ("cache", &["types/cache.rs", "cache.rs"]),
     ("array", &["types/array.rs", "array.rs"]),
     ("reader", &["types/reader.rs", "reader.rs"]),

@@ -58,6 +58,10 @@ pub const CACHE_PAGE_SIZE_MAX: u32 = 2 << 20;
 pub const CACHE_PAGES_MAX: u64 = 1 << 29;
 /// Longest time that a changed page may wait for its write.
 pub const CACHE_FLUSH_DELAY_MAX: Duration = Duration::from_secs(3600);
+/// Smallest chunk that has a CRC of its own, bytes.
+pub const CRC_CHUNK_MIN: u64 = 512;
+/// Largest chunk that has a CRC of its own, bytes.
+pub const CRC_CHUNK_MAX: u64 = 1 << 20;
 
 const _: () = assert!(BUFFER_SIZE_MIN.is_power_of_two() && BUFFER_SIZE_MAX.is_power_of_two());
 const _: () = assert!(ALIGNMENT_MIN.is_power_of_two() && ALIGNMENT_MAX.is_power_of_two());

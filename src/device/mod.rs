@@ -5,9 +5,10 @@
 //! The room never opens a file and never decides a path. Invariants: the CUDA context is the
 //! device's primary context; the caller's current context is what it was when a call returns; a
 //! copy is ordered by its stream alone. Guarded by the conformance suite
-//! `tests/device_conformance.rs`, which runs over every implementation, by
+//! `tests/device_conformance*.rs`, which runs over every implementation, by
 //! `tests/device_driver_faults.rs` (drivers that hang, are old or see nothing) and by
-//! `tests/device_kernel_host.rs` (the copy kernel, byte for byte, without a GPU).
+//! `tests/device_kernel_host.rs` and `tests/device_kernel_crc.rs` (the kernels, byte for byte,
+//! without a GPU).
 
 mod cuda;
 mod host;
@@ -116,6 +117,59 @@ pub struct StreamEntry {
     pub pieces: u64,
     /// How many.
     pub count: u64,
+}
+
+/// One range of memory whose chunks `Device::crc32c_chunks` looks at. The layout is shared with
+/// `kernels/crc32c.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct CrcRange {
+    /// Address, any alignment.
+    pub address: u64,
+    /// Bytes. The last chunk holds what is left.
+    pub size: u64,
+    /// Number of its first chunk, counted through all ranges.
+    pub first: u64,
+}
+
+/// How CRCs compare with what was expected. The layout is shared with `kernels/crc32c.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct CrcVerdict {
+    /// Smallest number of a chunk that differs, `u64::MAX` for none.
+    pub first_bad: u64,
+    /// Chunks that differ.
+    pub bad: u64,
+}
+
+impl CrcVerdict {
+    /// What a verdict is before the device looks.
+    pub const NONE_BAD: Self = Self {
+        first_bad: u64::MAX,
+        bad: 0,
+    };
+}
+
+/// What `Device::crc32c_chunks` has to do. The layout is shared with `kernels/crc32c.cu`. All
+/// addresses are those of memory that the device can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct CrcWork {
+    /// Address of `range_count` of [`CrcRange`], in the order of `first`, each with as many chunks
+    /// as lie between its `first` and the next one's.
+    pub ranges: u64,
+    /// How many.
+    pub range_count: u64,
+    /// Chunks of all ranges.
+    pub chunk_count: u64,
+    /// Bytes of a chunk: a power of two, `limits::CRC_CHUNK_MIN` to `limits::CRC_CHUNK_MAX`.
+    pub chunk_bytes: u64,
+    /// Address of a u32 a chunk that takes its CRC, or 0.
+    pub crcs: u64,
+    /// Address of a u32 a chunk that its CRC should equal, or 0.
+    pub expected: u64,
+    /// With `expected`: address of a [`CrcVerdict`] in device memory that is `NONE_BAD` before.
+    pub verdict: u64,
 }
 
 /// A device and its memory. Every method may be called from many threads at once.
@@ -267,6 +321,25 @@ pub trait Device: Send + Sync + fmt::Debug {
         count: usize,
         stream: Stream,
     ) -> Result<()>;
+
+    /// Loads what `crc32c_chunks` needs, which otherwise its first call does. The driver may make
+    /// that wait for what runs on the device.
+    ///
+    /// # Errors
+    /// `NotSupported` where this device has no such kernel.
+    fn crc32c_prepare(&self) -> Result<()>;
+
+    /// CRC32C of many chunks of memory, as `base::crc` has it, ordered in `stream`: written, or
+    /// compared with expected values, or both. On the host it is done when the call returns.
+    ///
+    /// # Safety
+    /// Everything that `work` names is valid until the stream has passed, and nobody else writes
+    /// it.
+    ///
+    /// # Errors
+    /// `NotSupported` where this device has no such kernel: copy the memory to the host and look
+    /// there. `Cuda` when it cannot be launched.
+    unsafe fn crc32c_chunks(&self, work: &CrcWork, stream: Stream) -> Result<()>;
 
     /// Makes an event without timing.
     ///

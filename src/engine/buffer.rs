@@ -119,6 +119,26 @@ impl Buffer {
         Arc::ptr_eq(&self.0.context, context.inner())
     }
 
+    /// Checks that a range lies in this buffer, and that it is one of this context.
+    pub(super) fn check_range(&self, owner: &Arc<Inner>, offset: u64, size: u64) -> Result<()> {
+        if !Arc::ptr_eq(&self.0.context, owner) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a buffer belongs to another context; use one of this context",
+            ));
+        }
+        if offset.checked_add(size).is_none_or(|end| end > self.0.size) {
+            return Err(Error::new(
+                ErrorKind::OutOfRange,
+                format!(
+                    "{size} bytes at offset {offset} pass the end of a buffer of {} bytes",
+                    self.0.size
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     #[inline]
     pub(super) fn inner(&self) -> &Arc<Inner> {
         &self.0.context

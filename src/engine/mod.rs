@@ -11,8 +11,10 @@
 //! what it moves. Guarded by `tests/engine_*.rs`.
 
 mod buffer;
+mod bytes;
 mod choice;
 mod context;
+mod crc;
 mod explain;
 mod file;
 mod identity;

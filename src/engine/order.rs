@@ -132,25 +132,7 @@ impl Context {
     fn check_copy(&self, copy: &Copy) -> Result<()> {
         let is_host = self.inner().shared.device.is_host();
         for (buffer, offset) in [(&copy.from, copy.from_offset), (&copy.to, copy.to_offset)] {
-            if !Arc::ptr_eq(buffer.inner(), self.inner()) {
-                return Err(Error::new(
-                    ErrorKind::InvalidArgument,
-                    "a buffer of the copy belongs to another context",
-                ));
-            }
-            if offset
-                .checked_add(copy.size)
-                .is_none_or(|end| end > buffer.size())
-            {
-                return Err(Error::new(
-                    ErrorKind::OutOfRange,
-                    format!(
-                        "{} bytes at offset {offset} pass the end of a buffer of {} bytes",
-                        copy.size,
-                        buffer.size()
-                    ),
-                ));
-            }
+            buffer.check_range(self.inner(), offset, copy.size)?;
             if buffer.kind() == MemoryKind::Pageable && !is_host {
                 return Err(Error::new(
                     ErrorKind::InvalidPointer,

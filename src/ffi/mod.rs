@@ -24,6 +24,7 @@ pub mod buffer;
 pub mod cache;
 pub mod config;
 pub mod context;
+pub mod crc;
 pub mod device;
 pub mod error;
 pub mod explain;

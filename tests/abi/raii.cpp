@@ -47,6 +47,9 @@ static void moves_bytes(const gds::context &context, const std::string &path)
     options.checksum = GDS_SWITCH_ON;
     gds_completion_t done = file.read(0, device, 0, size, options);
     expect(done.bytes == size && done.has_crc32c == 1, "all is read");
+    expect(device.crc32c(context, 0, size, 1 << 20) == std::vector<uint32_t>(1, done.crc32c),
+           "the CRC in memory is that of what was read");
+    expect(device.crc32c(context, 1, 513, 512).size() == 2, "a short chunk has a CRC");
     gds::ticket ticket = file.read_start(0, to, 0, size);
     expect(ticket.wait_for(60000) && ticket.done(), "the ticket is done");
     expect(ticket.wait().bytes == size && here == back, "the bytes are the same");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use gds_rs::config::Config;
 use gds_rs::device::{
-    self, CopyPiece, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl,
+    self, CopyPiece, CrcWork, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl,
 };
 use gds_rs::engine::Context;
 use gds_rs::io::Io;
@@ -21,6 +21,7 @@ pub const LATE: usize = 1 << 40;
 pub struct LateDevice {
     host: Arc<dyn Device>,
     marks: Mutex<Marks>,
+    has_crc_kernel: bool,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +36,16 @@ impl LateDevice {
         Arc::new(Self {
             host: device::host(),
             marks: Mutex::default(),
+            has_crc_kernel: true,
+        })
+    }
+
+    /// A device that cannot compute CRCs.
+    pub fn without_crc_kernel() -> Arc<Self> {
+        Arc::new(Self {
+            host: device::host(),
+            marks: Mutex::default(),
+            has_crc_kernel: false,
         })
     }
 
@@ -135,6 +146,20 @@ impl Device for LateDevice {
     unsafe fn copy_pieces(&self, pieces: *const CopyPiece, n: usize, s: Stream) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe { self.host.copy_pieces(pieces, n, s) }
+    }
+    fn crc32c_prepare(&self) -> Result<()> {
+        if !self.has_crc_kernel {
+            return Err(Error::new(
+                ErrorKind::NotSupported,
+                "there is no CRC kernel",
+            ));
+        }
+        self.host.crc32c_prepare()
+    }
+    unsafe fn crc32c_chunks(&self, work: &CrcWork, s: Stream) -> Result<()> {
+        self.crc32c_prepare()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.host.crc32c_chunks(work, s) }
     }
     fn event_create(&self) -> Result<Event> {
         self.host.event_create()

@@ -1,4 +1,4 @@
-//! The kernels of this library: PTX inside the binary, handed to the driver at first use.
+//! The copy kernels, and how PTX inside the binary is handed to the driver at first use.
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
@@ -67,7 +67,16 @@ impl CopyKernel {
         ];
         let what = || format!("launch the copy kernel for {count} pieces");
         // SAFETY: the parameters are the kernel's two.
-        unsafe { start(driver, function, blocks, stream, &mut parameters, what) }
+        unsafe {
+            start(
+                driver,
+                function,
+                (blocks, THREADS),
+                stream,
+                &mut parameters,
+                what,
+            )
+        }
     }
 
     /// Launches the kernel that copies what the host publishes. The context is current.
@@ -84,9 +93,9 @@ impl CopyKernel {
         let mut control = control;
         let mut parameters = [(&raw mut control).cast::<c_void>()];
         let what = || "put a transfer into a stream".to_owned();
-        let blocks = STREAM_MOVE_BLOCKS as u32;
+        let grid = (STREAM_MOVE_BLOCKS as u32, THREADS);
         // SAFETY: the parameter is the kernel's one.
-        unsafe { start(driver, function, blocks, stream, &mut parameters, what) }
+        unsafe { start(driver, function, grid, stream, &mut parameters, what) }
     }
 
     fn loaded(&self, driver: &Driver) -> Result<Loaded> {
@@ -102,18 +111,19 @@ impl CopyKernel {
     /// Unloads what was loaded. The context is current and nothing runs.
     pub(super) fn unload(&self, driver: &Driver) {
         if let Some(loaded) = self.loaded.lock().take() {
-            // SAFETY: loaded once, unloaded once.
-            unsafe { (driver.f.cuModuleUnload)(loaded.module as CUmodule) };
+            unload_module(driver, loaded.module);
         }
     }
 }
 
+/// Launches a function with a grid of so many blocks of so many threads.
+///
 /// # Safety
 /// `parameters` are those of the function.
-unsafe fn start(
+pub(super) unsafe fn start(
     driver: &Driver,
     function: usize,
-    blocks: u32,
+    (blocks, threads): (u32, u32),
     stream: Stream,
     parameters: &mut [*mut c_void],
     what: impl Fn() -> String,
@@ -126,7 +136,7 @@ unsafe fn start(
             blocks,
             1,
             1,
-            THREADS,
+            threads,
             1,
             1,
             0,
@@ -147,8 +157,25 @@ fn blocks(multiprocessors: u64, count: u64) -> u32 {
 }
 
 fn load(driver: &Driver) -> Result<Loaded> {
-    let internal = |e| Error::new(ErrorKind::Internal, format!("load the copy kernel: {e}"));
-    let text = CString::new(COPY_PIECES_PTX).map_err(internal)?;
+    let names = [c"gds_copy_pieces", c"gds_stream_move"];
+    let (module, [copy_pieces, stream_move]) =
+        load_module(driver, COPY_PIECES_PTX, "the copy kernel", names)?;
+    Ok(Loaded {
+        module,
+        copy_pieces,
+        stream_move,
+    })
+}
+
+/// Loads PTX into the current context: its module and functions, as addresses.
+pub(super) fn load_module<const N: usize>(
+    driver: &Driver,
+    ptx: &str,
+    what: &str,
+    names: [&CStr; N],
+) -> Result<(usize, [usize; N])> {
+    let internal = |e| Error::new(ErrorKind::Internal, format!("load {what}: {e}"));
+    let text = CString::new(ptx).map_err(internal)?;
     let mut module: CUmodule = ptr::null_mut();
     // SAFETY: NUL-terminated PTX, no options.
     let result = unsafe {
@@ -160,27 +187,27 @@ fn load(driver: &Driver) -> Result<Loaded> {
             ptr::null_mut(),
         )
     };
-    driver.check(result, || "load the copy kernel".to_owned())?;
-    let find = |name: &CStr| {
+    driver.check(result, || format!("load {what}"))?;
+    let mut functions = [0; N];
+    for (place, name) in functions.iter_mut().zip(names) {
         let mut function: CUfunction = ptr::null_mut();
         // SAFETY: the module was loaded just above; the name is NUL-terminated.
         let result =
             unsafe { (driver.f.cuModuleGetFunction)(&mut function, module, name.as_ptr()) };
         let what = || format!("find {} in its module", name.to_string_lossy());
-        driver.check(result, what).map(|()| function as usize)
-    };
-    match (find(c"gds_copy_pieces"), find(c"gds_stream_move")) {
-        (Ok(copy_pieces), Ok(stream_move)) => Ok(Loaded {
-            module: module as usize,
-            copy_pieces,
-            stream_move,
-        }),
-        (Err(error), _) | (_, Err(error)) => {
-            // SAFETY: nothing uses the module.
-            unsafe { (driver.f.cuModuleUnload)(module) };
-            Err(error)
+        if let Err(error) = driver.check(result, what) {
+            unload_module(driver, module as usize);
+            return Err(error);
         }
+        *place = function as usize;
     }
+    Ok((module as usize, functions))
+}
+
+/// Unloads what `load_module` gave, once. The context is current and nothing of it runs.
+pub(super) fn unload_module(driver: &Driver, module: usize) {
+    // SAFETY: loaded by `load_module`, and nothing uses it.
+    unsafe { (driver.f.cuModuleUnload)(module as CUmodule) };
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! whatever the driver lacks or answers.
 
 mod context;
+mod crc;
 mod driver;
 mod kernels;
 mod pointer;
@@ -18,9 +19,12 @@ use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUevent, CUstream}
 use parking_lot::Mutex;
 
 use self::context::{Entered, Primary};
+use self::crc::CrcKernel;
 use self::driver::code;
 use self::kernels::CopyKernel;
-use super::{CopyPiece, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl, pages};
+use super::{
+    CopyPiece, CrcWork, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl, pages,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) use self::driver::Driver;
@@ -34,6 +38,7 @@ pub(super) struct CudaDevice {
     info: DeviceInfo,
     primary: Primary,
     copy_kernel: CopyKernel,
+    crc_kernel: CrcKernel,
     /// Pinned memory that is ours and registered, where the driver's own was not page-aligned.
     registered: Mutex<BTreeSet<usize>>,
 }
@@ -127,6 +132,7 @@ impl CudaDevice {
             info,
             primary: Primary::retain(driver, device)?,
             copy_kernel: CopyKernel::new(multiprocessors),
+            crc_kernel: CrcKernel::new(multiprocessors),
             registered: Mutex::new(BTreeSet::new()),
         })
     }
@@ -208,6 +214,7 @@ impl Drop for CudaDevice {
     fn drop(&mut self) {
         if let Ok(_entered) = self.primary.enter() {
             self.copy_kernel.unload(self.driver);
+            self.crc_kernel.unload(self.driver);
         }
     }
 }
@@ -437,6 +444,20 @@ impl Device for CudaDevice {
         let _entered = self.enter()?;
         // SAFETY: the caller keeps the promises of `copy_pieces`; the context is current.
         unsafe { self.copy_kernel.launch(self.driver, pieces, count, stream) }
+    }
+
+    fn crc32c_prepare(&self) -> Result<()> {
+        let _entered = self.enter()?;
+        self.crc_kernel.function(self.driver).map(|_| ())
+    }
+
+    unsafe fn crc32c_chunks(&self, work: &CrcWork, stream: Stream) -> Result<()> {
+        if work.chunk_count == 0 {
+            return Ok(());
+        }
+        let _entered = self.enter()?;
+        // SAFETY: the caller keeps the promises of `crc32c_chunks`; the context is current.
+        unsafe { self.crc_kernel.launch(self.driver, work, stream) }
     }
 
     fn event_create(&self) -> Result<Event> {
