@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 pub mod bugs;
+pub mod device;
 pub mod disk;
 pub mod sim;
 pub mod store;
