@@ -16,6 +16,7 @@ pub mod bugs;
 pub mod device;
 pub mod disk;
 pub mod sim;
+mod sized;
 pub mod store;
 pub mod superblock;
 pub mod wal;
