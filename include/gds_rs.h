@@ -159,7 +159,7 @@ GDS_ENUM(gds_status_t) {
     GDS_STATUS_ABI_MISMATCH = 7,
     /** The operating system failed an operation; see os_error. */
     GDS_STATUS_IO = 20,
-    /** No such file. */
+    /** No such file or key. */
     GDS_STATUS_NOT_FOUND = 21,
     /** The operating system forbids it. */
     GDS_STATUS_PERMISSION_DENIED = 22,

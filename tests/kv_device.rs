@@ -54,7 +54,11 @@ impl Rig {
 fn damage(store: &Store, path: &Path, key: &[u8], at: u64) {
     let located = store.locate(key, at..at + 1).unwrap().unwrap();
     let place = located.pieces[0].offset + (at - located.start);
-    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, place).unwrap();
     file.write_all_at(&[byte[0] ^ 1], place).unwrap();
@@ -84,7 +88,12 @@ fn values_of_every_size_arrive_whole_and_in_ranges() {
         let got = rig.device.get_to(b"key", 0, &buffer, 7, u64::MAX).unwrap();
         assert_eq!(got, Some(size as u64));
         assert!(memory[7..7 + size] == value, "{size}");
-        assert!(memory[..7].iter().chain(&memory[7 + size..]).all(|b| *b == 0xEE));
+        assert!(
+            memory[..7]
+                .iter()
+                .chain(&memory[7 + size..])
+                .all(|b| *b == 0xEE)
+        );
         for _ in 0..12 {
             let offset = random.below(size as u64 + 3) as usize;
             let wanted = random.below(size as u64 + 5000) as usize;
@@ -107,9 +116,15 @@ fn values_of_every_size_arrive_whole_and_in_ranges() {
             };
             assert_eq!(rig.device.get_one(&get).unwrap(), Some(want));
             let expected = value.get(offset..offset + size_now).unwrap_or_default();
-            assert!(memory[to..to + size_now] == *expected, "{size} {offset} {wanted}");
+            assert!(
+                memory[to..to + size_now] == *expected,
+                "{size} {offset} {wanted}"
+            );
             let rest = memory[..to].iter().chain(&memory[to + size_now..]);
-            assert!(rest.into_iter().all(|b| *b == 0xEE), "{size} {offset} {wanted}");
+            assert!(
+                rest.into_iter().all(|b| *b == 0xEE),
+                "{size} {offset} {wanted}"
+            );
         }
     }
     assert_eq!(rig.device.stats().rereads, 0, "nothing needed a second try");
@@ -118,16 +133,41 @@ fn values_of_every_size_arrive_whole_and_in_ranges() {
 
 #[test]
 fn many_at_once_come_in_few_transfers_each_with_its_answer() {
-    let rig = Rig::new(KvConfig { wal_bytes: 1 << 20, segment_bytes: 4 << 20, ..small() }, 0);
-    let sizes = [4096usize, 8192, 10, 4096, 70_000, 0, 4096, FINE_MAX + 5, 4096];
+    let rig = Rig::new(
+        KvConfig {
+            wal_bytes: 1 << 20,
+            segment_bytes: 4 << 20,
+            ..small()
+        },
+        0,
+    );
+    let sizes = [
+        4096usize,
+        8192,
+        10,
+        4096,
+        70_000,
+        0,
+        4096,
+        FINE_MAX + 5,
+        4096,
+    ];
     let mut gets = Vec::new();
     let keys: Vec<String> = (0..300).map(|i| format!("key {i}")).collect();
-    let size_of = |i: usize| if i < 200 { 4096 } else { sizes[i % sizes.len()] };
+    let size_of = |i: usize| {
+        if i < 200 {
+            4096
+        } else {
+            sizes[i % sizes.len()]
+        }
+    };
     let total: usize = (0..300).map(size_of).sum();
     let buffer = rig.alloc(total);
     let mut at = 0;
     for (i, key) in keys.iter().enumerate() {
-        rig.store().put_async(key.as_bytes(), &bytes(i as u64, size_of(i))).unwrap();
+        rig.store()
+            .put_async(key.as_bytes(), &bytes(i as u64, size_of(i)))
+            .unwrap();
     }
     for (i, key) in keys.iter().enumerate() {
         gets.push(Get {
@@ -140,23 +180,56 @@ fn many_at_once_come_in_few_transfers_each_with_its_answer() {
         at += size_of(i);
     }
     let small = rig.alloc(10);
-    gets.push(Get { key: b"absent", offset: 0, size: 1, to: &buffer, to_offset: 0 });
-    gets.push(Get { key: b"key 0", offset: 0, size: u64::MAX, to: &small, to_offset: 0 });
-    gets.push(Get { key: b"key 0", offset: 9000, size: 5, to: &small, to_offset: 0 });
+    gets.push(Get {
+        key: b"absent",
+        offset: 0,
+        size: 1,
+        to: &buffer,
+        to_offset: 0,
+    });
+    gets.push(Get {
+        key: b"key 0",
+        offset: 0,
+        size: u64::MAX,
+        to: &small,
+        to_offset: 0,
+    });
+    gets.push(Get {
+        key: b"key 0",
+        offset: 9000,
+        size: 5,
+        to: &small,
+        to_offset: 0,
+    });
     let answers = rig.device.get_many(&gets);
     let mut at = 0;
     for (i, answer) in answers.iter().take(300).enumerate() {
         let size = size_of(i);
         let got = answer.as_ref().unwrap().unwrap();
         assert_eq!((got.value_len, got.bytes), (size as u64, size as u64));
-        assert!(common::bytes(&buffer)[at..at + size] == bytes(i as u64, size), "{i}");
+        assert!(
+            common::bytes(&buffer)[at..at + size] == bytes(i as u64, size),
+            "{i}"
+        );
         at += size;
     }
     assert_eq!(answers[300].as_ref().unwrap(), &None);
-    assert_eq!(answers[301].as_ref().unwrap_err().kind(), ErrorKind::OutOfRange);
-    assert_eq!(answers[302].as_ref().unwrap().unwrap(), Got { value_len: 4096, bytes: 0 });
+    assert_eq!(
+        answers[301].as_ref().unwrap_err().kind(),
+        ErrorKind::OutOfRange
+    );
+    assert_eq!(
+        answers[302].as_ref().unwrap().unwrap(),
+        Got {
+            value_len: 4096,
+            bytes: 0
+        }
+    );
     let stats = rig.device.stats();
-    assert!(stats.transfers < 150, "200 neighbours are joined: {stats:?}");
+    assert!(
+        stats.transfers < 150,
+        "200 neighbours are joined: {stats:?}"
+    );
     assert_eq!((stats.gets, stats.bytes_read), (303, total as u64));
 }
 
@@ -165,7 +238,9 @@ fn damage_is_found_where_the_bytes_land_and_told_of_that_value_alone() {
     let rig = Rig::new(small(), 0);
     let sizes = [5000usize, 300_000, FINE_MAX + 70_000, 4096, 9000];
     for (i, size) in sizes.iter().enumerate() {
-        rig.store().put(&[i as u8 + 1], &bytes(i as u64, *size)).unwrap();
+        rig.store()
+            .put(&[i as u8 + 1], &bytes(i as u64, *size))
+            .unwrap();
     }
     for (key, at) in [(2u8, 123_456u64), (3, FINE_MAX as u64 + 69_999), (4, 0)] {
         damage(rig.store(), &rig.path, &[key], at);
@@ -184,7 +259,10 @@ fn damage_is_found_where_the_bytes_land_and_told_of_that_value_alone() {
         match answer {
             Ok(Some(got)) => {
                 assert_eq!(got.bytes, sizes[i] as u64);
-                assert!(*common::bytes(&buffers[i]) == bytes(i as u64, sizes[i])[..], "{i}");
+                assert!(
+                    *common::bytes(&buffers[i]) == bytes(i as u64, sizes[i])[..],
+                    "{i}"
+                );
                 assert!(i == 0 || i == 4);
             }
             Ok(None) => panic!("the key is there"),
@@ -199,7 +277,12 @@ fn damage_is_found_where_the_bytes_land_and_told_of_that_value_alone() {
     let chunk = 123_456 / 4096 * 4096;
     assert!(rig.device.get_one(&get(1, chunk - 10, 10)).is_ok());
     assert!(rig.device.get_one(&get(1, chunk + 4096, 10)).is_ok());
-    for (offset, size) in [(chunk, 1), (chunk + 4095, 1), (chunk - 1, 2), (chunk + 4095, 2)] {
+    for (offset, size) in [
+        (chunk, 1),
+        (chunk + 4095, 1),
+        (chunk - 1, 2),
+        (chunk + 4095, 2),
+    ] {
         let error = rig.device.get_one(&get(1, offset, size)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupted, "{offset} {size}");
     }
@@ -214,7 +297,10 @@ fn values_are_put_from_a_buffer_and_come_back() {
             let buffer = rig.alloc(size + 13);
             common::bytes(&buffer)[13..].copy_from_slice(&value[..size.max(1).min(value.len())]);
             let key = format!("from {size}");
-            let lsn = rig.device.put_from(key.as_bytes(), &buffer, 13, size as u64).unwrap();
+            let lsn = rig
+                .device
+                .put_from(key.as_bytes(), &buffer, 13, size as u64)
+                .unwrap();
             assert!(rig.store().durable_lsn() >= lsn);
             let back = rig.store().get(key.as_bytes()).unwrap();
             assert!(back.as_ref() == Some(&value), "{size}");
@@ -227,8 +313,14 @@ fn values_are_put_from_a_buffer_and_come_back() {
         let store = Store::open(&path, config).unwrap();
         assert_eq!(store.keys(), keys);
         for (seed, size) in sizes().into_iter().enumerate() {
-            let back = store.get(format!("from {size}").as_bytes()).unwrap().unwrap();
-            assert!(back == bytes(seed as u64 + 50, size), "{size} after reopening");
+            let back = store
+                .get(format!("from {size}").as_bytes())
+                .unwrap()
+                .unwrap();
+            assert!(
+                back == bytes(seed as u64 + 50, size),
+                "{size} after reopening"
+            );
         }
     }
 }
@@ -241,7 +333,9 @@ fn hot_values_are_held_replaced_and_evicted() {
         unsafe { std::slice::from_raw_parts(address as *const u8, len as usize) }
     };
     for i in 0..20u8 {
-        rig.store().put(&[i + 1], &bytes(u64::from(i), 8000)).unwrap();
+        rig.store()
+            .put(&[i + 1], &bytes(u64::from(i), 8000))
+            .unwrap();
     }
     assert!(rig.device.get_device_ptr(b"absent").unwrap().is_none());
     let first = rig.device.get_device_ptr(&[1]).unwrap().unwrap();
@@ -261,14 +355,18 @@ fn hot_values_are_held_replaced_and_evicted() {
     let stats = rig.device.stats();
     assert!(stats.evictions > 10 && stats.held == 0, "{stats:?}");
     assert!(stats.cache_used_bytes <= 64 << 10);
-    let held: Vec<_> =
-        (0..8u8).map(|i| rig.device.get_device_ptr(&[i + 2]).unwrap().unwrap()).collect();
+    let held: Vec<_> = (0..8u8)
+        .map(|i| rig.device.get_device_ptr(&[i + 2]).unwrap().unwrap())
+        .collect();
     let full = rig.device.get_device_ptr(&[15]).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::AllPinned, "{full}");
     for (i, value) in held.iter().enumerate() {
         assert!(look(value.address(), value.len()) == bytes(i as u64 + 1, 8000));
     }
-    let tokens: Vec<u64> = held.into_iter().map(gds_rs::kv::device::Held::into_token).collect();
+    let tokens: Vec<u64> = held
+        .into_iter()
+        .map(gds_rs::kv::device::Held::into_token)
+        .collect();
     for token in &tokens {
         rig.device.release(*token).unwrap();
     }
@@ -278,7 +376,10 @@ fn hot_values_are_held_replaced_and_evicted() {
     let large = rig.device.get_device_ptr(b"large").unwrap_err();
     assert_eq!(large.kind(), ErrorKind::OutOfDeviceMemory, "{large}");
     rig.store().put(b"empty", b"").unwrap();
-    assert_eq!(rig.device.get_device_ptr(b"empty").unwrap().unwrap().len(), 0);
+    assert_eq!(
+        rig.device.get_device_ptr(b"empty").unwrap().unwrap().len(),
+        0
+    );
     rig.store().delete(&[3]).unwrap();
     assert!(rig.device.get_device_ptr(&[3]).unwrap().is_none());
 }
@@ -353,9 +454,18 @@ fn what_cannot_be_is_refused() {
     let put = rig.device.put_from(b"a", &foreign, 0, 5).unwrap_err();
     assert_eq!(put.kind(), ErrorKind::InvalidArgument);
     let own = rig.alloc(4);
-    assert_eq!(kind(rig.device.get_to(b"a", 0, &own, 0, 5)), ErrorKind::OutOfRange);
-    assert_eq!(kind(rig.device.get_to(b"a", 0, &own, 5, 0)), ErrorKind::OutOfRange);
-    assert_eq!(kind(rig.device.get_to(b"a", 0, &own, u64::MAX, 1)), ErrorKind::OutOfRange);
+    assert_eq!(
+        kind(rig.device.get_to(b"a", 0, &own, 0, 5)),
+        ErrorKind::OutOfRange
+    );
+    assert_eq!(
+        kind(rig.device.get_to(b"a", 0, &own, 5, 0)),
+        ErrorKind::OutOfRange
+    );
+    assert_eq!(
+        kind(rig.device.get_to(b"a", 0, &own, u64::MAX, 1)),
+        ErrorKind::OutOfRange
+    );
     for (offset, size) in [(0, 5), (5, 0), (u64::MAX, 1)] {
         let error = rig.device.put_from(b"a", &own, offset, size).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::OutOfRange);

@@ -102,7 +102,8 @@ impl Context {
             // SAFETY: a checked range of host memory that the buffer keeps.
             unsafe {
                 let place = address as *const u8;
-                into.as_mut_ptr().copy_from_nonoverlapping(place, into.len());
+                into.as_mut_ptr()
+                    .copy_from_nonoverlapping(place, into.len());
             }
             return Ok(());
         }
@@ -122,7 +123,11 @@ impl Context {
             unsafe { device.copy_from_device(memory, source, piece.len(), stream)? };
             device.stream_synchronize(stream)?;
             // SAFETY: the copy into the slot is over.
-            unsafe { piece.as_mut_ptr().copy_from_nonoverlapping(memory, piece.len()) };
+            unsafe {
+                piece
+                    .as_mut_ptr()
+                    .copy_from_nonoverlapping(memory, piece.len())
+            };
         }
         Ok(())
     }

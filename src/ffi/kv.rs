@@ -17,7 +17,7 @@ use crate::kv::store::{KEY_MAX, KvConfig, Store, VALUE_MAX};
 
 /// A store that is open for C: the last handle that uses it makes a checkpoint and closes it.
 #[derive(Debug)]
-pub struct Opened(Store);
+pub(crate) struct Opened(Store);
 
 impl Deref for Opened {
     type Target = Store;
@@ -74,10 +74,7 @@ const _: () = assert!(size_of::<gds_kv_config_t>() == 96);
 ///         GDS_STATUS_STRUCT_SIZE.
 #[must_use]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gds_kv_config_init(
-    config_out: *mut c_void,
-    size: usize,
-) -> gds_status_t {
+pub unsafe extern "C" fn gds_kv_config_init(config_out: *mut c_void, size: usize) -> gds_status_t {
     guard(|| {
         let place = config_out.cast::<gds_kv_config_t>();
         // SAFETY: the caller gives `size` writable bytes.
@@ -374,7 +371,10 @@ fn config_of(given: &gds_kv_config_t) -> Outcome<KvConfig> {
     };
     let choice = |name: &str, given: i32, standard: bool| -> Outcome<bool> {
         let chosen = switch(name, given).map_err(|failure| {
-            Failure::from(Error::new(ErrorKind::InvalidConfig, failure.error.message()))
+            Failure::from(Error::new(
+                ErrorKind::InvalidConfig,
+                failure.error.message(),
+            ))
         })?;
         Ok(chosen.unwrap_or(standard))
     };

@@ -208,13 +208,15 @@ pub unsafe extern "C" fn gds_kv_wait(
         check_lsn(lsn, store.appended_lsn())?;
         let timeout = convert::timeout(timeout_ms)?;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        store.wait(lsn, deadline).map_err(|error| match error.kind() {
-            ErrorKind::TimedOut => {
-                let text = format!("wait for change {lsn}: not durable within {timeout_ms} ms");
-                Failure::own(gds_status_t::GDS_STATUS_PENDING, text)
-            }
-            _ => error.into(),
-        })
+        store
+            .wait(lsn, deadline)
+            .map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => {
+                    let text = format!("wait for change {lsn}: not durable within {timeout_ms} ms");
+                    Failure::own(gds_status_t::GDS_STATUS_PENDING, text)
+                }
+                _ => error.into(),
+            })
     })
 }
 

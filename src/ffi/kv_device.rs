@@ -19,7 +19,7 @@ use crate::kv::device::{DeviceConfig, DeviceStats, DeviceStore, Get, Held};
 
 /// A device's side of a store. Keeps the store open.
 #[derive(Debug)]
-pub struct Attached {
+pub(crate) struct Attached {
     device: DeviceStore,
     _store: Arc<Opened>,
 }
@@ -145,7 +145,10 @@ pub unsafe extern "C" fn gds_kv_device_get(
         })?;
         let got = got.ok_or_else(not_found)?;
         if got.bytes < got.value_len {
-            let text = format!("get a value of {} bytes: capacity is {capacity}", got.value_len);
+            let text = format!(
+                "get a value of {} bytes: capacity is {capacity}",
+                got.value_len
+            );
             return Err(Error::new(ErrorKind::BufferTooSmall, text).into());
         }
         // SAFETY: checked above.
@@ -179,7 +182,9 @@ pub unsafe extern "C" fn gds_kv_device_get_range(
         check_room(buffer.size(), buffer_offset, size)?;
         // SAFETY: the caller gives that many bytes.
         let key = unsafe { key_of(key, key_size)? };
-        let bytes = object.device.get_to(key, offset, &buffer, buffer_offset, size)?;
+        let bytes = object
+            .device
+            .get_to(key, offset, &buffer, buffer_offset, size)?;
         let bytes = bytes.ok_or_else(not_found)?;
         // SAFETY: checked above.
         unsafe { convert::write_optional(bytes_out, bytes) };
@@ -215,7 +220,10 @@ pub unsafe extern "C" fn gds_kv_device_get_many(
         }
         let mut buffers = Vec::with_capacity(given.len());
         for (index, get) in given.iter().enumerate() {
-            buffers.push(handle::borrow(get.buffer, format_args!("gets[{index}].buffer"))?);
+            buffers.push(handle::borrow(
+                get.buffer,
+                format_args!("gets[{index}].buffer"),
+            )?);
         }
         let mut wanted = Vec::with_capacity(given.len());
         for (index, (get, buffer)) in given.iter().zip(&buffers).enumerate() {
@@ -299,7 +307,9 @@ pub unsafe extern "C" fn gds_kv_device_put_async(
         convert::check_pointer(lsn_out, "lsn_out")?;
         // SAFETY: the caller gives that many bytes.
         let key = unsafe { key_of(key, key_size)? };
-        let lsn = object.device.put_from_async(key, &buffer, buffer_offset, size)?;
+        let lsn = object
+            .device
+            .put_from_async(key, &buffer, buffer_offset, size)?;
         // SAFETY: checked above.
         unsafe { lsn_out.write(lsn) };
         Ok(())
@@ -349,7 +359,9 @@ pub unsafe extern "C" fn gds_kv_device_get_ptr(
         let object = handle::borrow(device, "device")?;
         convert::check_pointer(pointer_out, "pointer_out")?;
         // SAFETY: the caller gives that many bytes.
-        let held = object.device.get_device_ptr(unsafe { key_of(key, key_size)? })?;
+        let held = object
+            .device
+            .get_device_ptr(unsafe { key_of(key, key_size)? })?;
         let held = held.ok_or_else(not_found)?;
         // SAFETY: checked above.
         unsafe { pointer_out.write(pointer_to_c(held)) };
@@ -412,7 +424,10 @@ fn config_of(given: &gds_kv_device_config_t) -> Outcome<DeviceConfig> {
 }
 
 fn check_room(buffer_size: u64, offset: u64, size: u64) -> Outcome {
-    if offset.checked_add(size).is_some_and(|end| end <= buffer_size) {
+    if offset
+        .checked_add(size)
+        .is_some_and(|end| end <= buffer_size)
+    {
         return Ok(());
     }
     let text = format!("{size} bytes at offset {offset} pass the end of a buffer of {buffer_size}");

@@ -19,7 +19,7 @@ use crate::kv::store::{KEY_MAX, Scan, Snapshot, Store};
 
 /// A scan, and what its last entry points to.
 #[derive(Debug)]
-pub struct Scanning {
+pub(crate) struct Scanning {
     scan: Scan,
     key: Vec<u8>,
     value: Vec<u8>,
@@ -127,7 +127,9 @@ pub unsafe extern "C" fn gds_kv_snapshot_get_range(
         convert::check_optional(bytes_out, "bytes_out")?;
         // SAFETY: the caller gives that many bytes of both.
         let (key, into) = unsafe { (key_of(key, key_size)?, room_of(value, size)?) };
-        let bytes = snapshot.get_into(key, offset, into)?.ok_or_else(not_found)?;
+        let bytes = snapshot
+            .get_into(key, offset, into)?
+            .ok_or_else(not_found)?;
         // SAFETY: checked above.
         unsafe { convert::write_optional(bytes_out, bytes as u64) };
         Ok(())

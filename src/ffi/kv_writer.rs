@@ -16,7 +16,7 @@ use crate::kv::store::PutWriter;
 
 /// A writer, until it is committed. Holds its store.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     writer: Mutex<Option<PutWriter>>,
     store: Arc<Opened>,
 }

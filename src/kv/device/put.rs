@@ -23,13 +23,7 @@ impl DeviceStore {
     ///
     /// # Errors
     /// As `put_from`.
-    pub fn put_from_async(
-        &self,
-        key: &[u8],
-        from: &Buffer,
-        offset: u64,
-        size: u64,
-    ) -> Result<Lsn> {
+    pub fn put_from_async(&self, key: &[u8], from: &Buffer, offset: u64, size: u64) -> Result<Lsn> {
         let inner = &*self.inner;
         if !from.is_of(&inner.context) {
             let message = "put a value: the buffer belongs to another context";

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use super::{DeviceStore, Inner, add};
 use crate::base::{align_down, align_up};
-use crate::engine::{
-    Buffer, Copy, MemoryKind, Operation, Options, Sequence, Ticket, Transfer,
-};
+use crate::engine::{Buffer, Copy, MemoryKind, Operation, Options, Sequence, Ticket, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::store::Located;
 
@@ -181,7 +179,9 @@ impl Inner {
         }
         let c = &self.counters;
         add(&c.gets, gets.len() as u64);
-        let came = answers.iter().filter_map(|answer| answer.as_ref().ok()?.as_ref());
+        let came = answers
+            .iter()
+            .filter_map(|answer| answer.as_ref().ok()?.as_ref());
         add(&c.bytes_read, came.map(|got| got.bytes).sum());
         answers
     }
@@ -257,7 +257,9 @@ impl Inner {
         add(&self.counters.transfers, moves.len() as u64);
         if let ([one], None) = (moves.as_slice(), order) {
             // A small read is soonest done in this thread.
-            let read = self.file.read(one.file_offset, one.buffer, one.buffer_offset, one.size);
+            let read = self
+                .file
+                .read(one.file_offset, one.buffer, one.buffer_offset, one.size);
             let came = read.is_ok_and(|done| done.bytes == one.size);
             drop(moves);
             window.jobs.iter_mut().for_each(|job| job.failed |= !came);
@@ -416,7 +418,8 @@ impl Inner {
                 let message = "a version that a snapshot holds is gone";
                 return Err(Error::new(ErrorKind::Internal, message));
             }
-            self.context.upload(&[(&*into, get.to, get.to_offset + done)])?;
+            self.context
+                .upload(&[(&*into, get.to, get.to_offset + done)])?;
             done += now as u64;
         }
         Ok(Some(got))
@@ -507,7 +510,12 @@ impl Window {
 /// The transfers of a window, in the order of the file, adjacent ones joined.
 fn moves<'a>(window: &'a Window, gets: &[Get<'a>], jobs: &mut Vec<usize>) -> Vec<Move<'a>> {
     let mut all: Vec<(Move<'a>, usize)> = Vec::new();
-    for (number, job) in window.jobs.iter().enumerate().filter(|(_, job)| !job.failed) {
+    for (number, job) in window
+        .jobs
+        .iter()
+        .enumerate()
+        .filter(|(_, job)| !job.failed)
+    {
         for part in &job.parts {
             let Some(buffer) = window.buffer(part, &gets[job.index]) else {
                 continue;
@@ -546,8 +554,8 @@ fn moves<'a>(window: &'a Window, gets: &[Get<'a>], jobs: &mut Vec<usize>) -> Vec
 }
 
 fn follows(last: &Move<'_>, next: &Move<'_>) -> bool {
-    let same = last.buffer.address() == next.buffer.address()
-        && last.buffer.size() == next.buffer.size();
+    let same =
+        last.buffer.address() == next.buffer.address() && last.buffer.size() == next.buffer.size();
     same && last.file_offset + last.size == next.file_offset
         && last.buffer_offset + last.size == next.buffer_offset
 }

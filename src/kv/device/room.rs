@@ -15,7 +15,10 @@ pub(super) struct Room {
 
 /// The index of the smallest blocks that hold `size` bytes.
 fn class_of(size: u64) -> Option<usize> {
-    let blocks = size.max(1).div_ceil(BLOCK_MIN).checked_next_power_of_two()?;
+    let blocks = size
+        .max(1)
+        .div_ceil(BLOCK_MIN)
+        .checked_next_power_of_two()?;
     Some(blocks.trailing_zeros() as usize)
 }
 
