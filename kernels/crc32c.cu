@@ -23,12 +23,12 @@
 
 #ifdef __CUDACC__
 #define GDS_FN static __device__ __forceinline__
-#define GDS_CONSTANT static __constant__
+#define GDS_CONSTANT __constant__
 #define GDS_UNROLL _Pragma("unroll")
 #define GDS_ROLLED _Pragma("unroll 1")
 #else
 #define GDS_FN static inline
-#define GDS_CONSTANT static
+#define GDS_CONSTANT static const
 #define GDS_UNROLL
 #define GDS_ROLLED
 #endif
@@ -72,26 +72,14 @@ static_assert(sizeof(gds_crc_range) == 24, "shared with Rust");
 static_assert(sizeof(gds_crc_verdict) == 16, "shared with Rust");
 static_assert(sizeof(gds_crc_work) == 56, "shared with Rust");
 
-namespace {
-
-#ifndef __CUDACC__
-/* The chunk in work. The page tables would not notice a vector that sticks out of it. */
-thread_local gds_u64 gds_crc_bounds[2];
-#endif
-
 /* Reflected: bit 31 of a word is x^0, bit 0 is x^31. */
 constexpr unsigned GDS_CRC_P = 0x82F63B78u;
 constexpr unsigned GDS_CRC_ONE = 0x80000000u;
 constexpr unsigned GDS_CRC_LANES = 32;
 /* Bytes that a lane reads of a row. */
 constexpr unsigned GDS_CRC_STEP = 16;
-/* Rows that a lane has in flight while it works on as many: 4 KiB a warp. */
+/* Rows that a lane has in flight while it works on as many: 2 KiB a warp. */
 constexpr unsigned GDS_CRC_BATCH = 4;
-
-/* 16 bytes, read by one load. */
-struct alignas(16) gds_crc_vector {
-    unsigned word[4];
-};
 
 /* Times x. */
 #ifdef __CUDACC__
@@ -151,7 +139,20 @@ constexpr gds_crc_powers gds_crc_make_powers()
     return made;
 }
 
-GDS_CONSTANT const gds_crc_powers GDS_CRC_POWERS = gds_crc_make_powers();
+/* Not in a namespace: its name in the PTX would depend on where it was compiled. */
+GDS_CONSTANT gds_crc_powers gds_crc_power = gds_crc_make_powers();
+
+namespace {
+
+#ifndef __CUDACC__
+/* The chunk in work. The page tables would not notice a vector that sticks out of it. */
+thread_local gds_u64 gds_crc_bounds[2];
+#endif
+
+/* 16 bytes, read by one load. */
+struct alignas(16) gds_crc_vector {
+    unsigned word[4];
+};
 
 /* Shared memory of a block. */
 struct gds_crc_tables {
@@ -183,7 +184,7 @@ GDS_FN void gds_crc_fill(gds_crc_tables &tables, unsigned thread, unsigned threa
         const unsigned at = i / GDS_CRC_LANES % 8;
         const bool row = i < 8 * GDS_CRC_LANES;
         /* Bit 4 * at + 3 is x^(28 - 4 * at); the bits below are the next powers. */
-        unsigned a = row ? GDS_CRC_POWERS.row : GDS_CRC_POWERS.lane[lane];
+        unsigned a = row ? gds_crc_power.row : gds_crc_power.lane[lane];
         GDS_ROLLED
         for (unsigned up = 4 * at; up < 28; up++) {
             a = gds_crc_up(a);
@@ -314,7 +315,7 @@ GDS_FN gds_crc_vector gds_crc_start(const gds_crc_layout &plan, unsigned lane)
         return sums;
     }
     const bool fits = plan.begin + 4 <= GDS_CRC_STEP;
-    const unsigned value = fits ? 0xffffffffu : GDS_CRC_POWERS.before;
+    const unsigned value = fits ? 0xffffffffu : gds_crc_power.before;
     const unsigned at = fits ? plan.begin : plan.begin - 4;
     GDS_UNROLL
     for (unsigned word = 0; word < 4; word++) {
@@ -408,7 +409,7 @@ GDS_FN unsigned gds_crc_end(const gds_crc_layout &plan, unsigned sum)
 {
     const unsigned zeroes = (0 - plan.end) % GDS_CRC_STEP;
     if (zeroes != 0) {
-        sum = gds_crc_product(sum, GDS_CRC_POWERS.back[zeroes]);
+        sum = gds_crc_product(sum, gds_crc_power.back[zeroes]);
     }
     return ~sum;
 }

@@ -11,6 +11,8 @@ use gds_rs::io::posix::Posix;
 use gds_rs::io::{Io, OpenMode};
 use gds_rs::kv::disk::{BLOCK, Blocks, Disk, FileDisk};
 use gds_rs::kv::sim::{SimDisk, Survivors};
+use gds_rs::kv::superblock::Superblock;
+use gds_rs::kv::wal::Wal;
 use kv_support::noted::Noted;
 use kv_support::{UUID, disk_bytes, geometry, stamp};
 
@@ -222,33 +224,53 @@ fn torn_writes_are_torn_at_their_unit() {
     assert!(mixed > 40, "{mixed}");
 }
 
-#[test]
-fn a_store_on_a_file_comes_back() {
-    let folder = common::Folder::new();
+/// Makes a store on a disk, writes, opens it again and looks.
+fn comes_back(open: impl Fn() -> Arc<dyn Disk>) {
     let geometry = geometry(64 << 10);
-    let path = folder.path("whole");
-    let open = || -> Arc<dyn Disk> {
-        let io = gds_rs::io::best();
-        Arc::new(FileDisk::open(&path, OpenMode::create(), io).expect("opens"))
-    };
     let disk = open();
-    disk.resize(disk_bytes(&geometry)).expect("grows");
-    let mut superblock =
-        gds_rs::kv::superblock::Superblock::new(UUID, geometry, disk.size()).expect("a layout");
+    let mut superblock = Superblock::new(UUID, geometry, disk.size()).expect("a layout");
     superblock.create(&*disk).expect("made");
     let config = kv_support::config(&geometry);
-    let wal = gds_rs::kv::wal::Wal::start(disk, config.clone(), superblock.wal).expect("a log");
+    let wal = Wal::start(disk, config.clone(), superblock.wal).expect("a log");
     for number in 0..5u8 {
         let lsn = kv_support::append(&wal, number, &[&[number; 100]]).expect("room");
         wal.wait(lsn, None).expect("durable");
     }
     drop(wal);
     let disk = open();
-    let found = gds_rs::kv::superblock::Superblock::read_quorum(&*disk).expect("whole");
+    let found = Superblock::read_quorum(&*disk).expect("whole");
     assert_eq!(found, superblock);
     let (_, records) = kv_support::recover_all(&*disk, &config, &found.wal).expect("whole");
-    assert_eq!(
-        records.iter().map(|r| r.kind).collect::<Vec<_>>(),
-        [0, 1, 2, 3, 4]
-    );
+    let kinds: Vec<_> = records.iter().map(|r| r.kind).collect();
+    assert_eq!(kinds, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_store_on_a_file_comes_back() {
+    let folder = common::Folder::new();
+    let path = folder.path("whole");
+    comes_back(|| {
+        let io = gds_rs::io::best();
+        let disk = FileDisk::open(&path, OpenMode::create(), io).expect("opens");
+        disk.resize(disk_bytes(&geometry(64 << 10))).expect("grows");
+        Arc::new(disk)
+    });
+}
+
+/// Overwrites the start of the device that `GDS_TEST_BLOCK_DEVICE` names.
+#[test]
+fn a_store_on_a_block_device_comes_back() {
+    let Some(path) = std::env::var_os("GDS_TEST_BLOCK_DEVICE") else {
+        println!("skipped: GDS_TEST_BLOCK_DEVICE names no block device that may be overwritten");
+        return;
+    };
+    comes_back(|| {
+        let io = gds_rs::io::best();
+        let disk = FileDisk::open(path.as_ref(), OpenMode::create(), io).expect("opens");
+        let error = disk.resize(1 << 20).expect_err("fixed");
+        assert_eq!(error.kind(), ErrorKind::NotSupported);
+        disk.discard(1 << 20, 1 << 20).expect("given back, or not");
+        assert!(disk.is_direct());
+        Arc::new(disk)
+    });
 }

@@ -39,7 +39,7 @@ impl Model {
             ..tiny()
         };
         let disk = Arc::new(SimDisk::new(0));
-        let store = Store::create_on(disk.clone(), config.clone()).unwrap();
+        let store = Store::create_on(disk.clone(), config.clone()).expect("works");
         disk.settle();
         Self {
             seed,
@@ -54,7 +54,7 @@ impl Model {
     }
 
     fn store(&self) -> &Store {
-        self.store.as_ref().unwrap()
+        self.store.as_ref().expect("works")
     }
 
     fn key(&mut self) -> Vec<u8> {
@@ -107,7 +107,7 @@ impl Model {
             }
             14..18 => {
                 let key = self.key();
-                let (there, lsn) = self.store().delete_async(&key).unwrap();
+                let (there, lsn) = self.store().delete_async(&key).expect("works");
                 assert_eq!(there, self.map.contains_key(&key));
                 if there {
                     self.commit(lsn, vec![(key, None)]);
@@ -134,7 +134,10 @@ impl Model {
             }
             20 => {
                 let (key, value) = (self.key(), self.value());
-                let mut writer = self.store().put_writer(&key, self.seed % 9000).unwrap();
+                let mut writer = self
+                    .store()
+                    .put_writer(&key, self.seed % 9000)
+                    .expect("works");
                 let pieces = value.chunks(7000).try_for_each(|piece| writer.write(piece));
                 let done = pieces.and_then(|()| writer.commit_async());
                 if let Some(lsn) = self.accepted(done) {
@@ -143,30 +146,47 @@ impl Model {
             }
             21..26 => {
                 let key = self.key();
-                let got = self.store().get(&key).unwrap();
-                assert!(got.as_ref() == self.map.get(&key), "seed {}: {key:?}", self.seed);
+                let got = self.store().get(&key).expect("works");
+                assert!(
+                    got.as_ref() == self.map.get(&key),
+                    "seed {}: {key:?}",
+                    self.seed
+                );
             }
             26 | 27 => {
                 let key = self.key();
                 let (offset, len) = (self.random.below(9000), self.random.below(9000) as usize);
                 let mut part = vec![0; len];
-                let got = self.store().get_into(&key, offset, &mut part).unwrap();
+                let got = self
+                    .store()
+                    .get_into(&key, offset, &mut part)
+                    .expect("works");
                 let want = self.map.get(&key).map(|v| {
                     let start = (offset as usize).min(v.len());
                     &v[start..v.len().min(start + len)]
                 });
-                assert!(got.map(|n| &part[..n]) == want, "seed {}: {key:?}", self.seed);
+                assert!(
+                    got.map(|n| &part[..n]) == want,
+                    "seed {}: {key:?}",
+                    self.seed
+                );
             }
             28 | 29 => {
                 let (from, limit) = (self.key(), self.random.below(20));
                 let range = (Bound::Excluded(from.clone()), Bound::Unbounded);
-                let scan = self.store().scan(range.clone(), limit).unwrap();
-                let got: Vec<_> = scan.map(|i| (i.key.clone(), i.value().unwrap())).collect();
+                let scan = self.store().scan(range.clone(), limit).expect("works");
+                let got: Vec<_> = scan
+                    .map(|i| (i.key.clone(), i.value().expect("works")))
+                    .collect();
                 let want = self.map.range(range).take(limit as usize);
-                assert!(got.iter().map(|(k, v)| (k, v)).eq(want), "seed {}", self.seed);
+                assert!(
+                    got.iter().map(|(k, v)| (k, v)).eq(want),
+                    "seed {}",
+                    self.seed
+                );
             }
             30 | 31 if self.snapshots.len() < 3 => {
-                let snapshot = self.store().snapshot().unwrap();
+                let snapshot = self.store().snapshot().expect("works");
                 self.snapshots.push((snapshot, self.map.clone()));
             }
             30..33 => {
@@ -176,16 +196,22 @@ impl Model {
                 let at = self.random.below(self.snapshots.len() as u64) as usize;
                 let (snapshot, map) = self.snapshots.swap_remove(at);
                 let key = self.key();
-                assert!(snapshot.get(&key).unwrap().as_ref() == map.get(&key), "{}", self.seed);
+                assert!(
+                    snapshot.get(&key).expect("works").as_ref() == map.get(&key),
+                    "{}",
+                    self.seed
+                );
                 let snapshot = Arc::new(snapshot);
-                let scan = Store::scan_at(&snapshot, .., u64::MAX).unwrap();
-                let all: Map = scan.map(|i| (i.key.clone(), i.value().unwrap())).collect();
+                let scan = Store::scan_at(&snapshot, .., u64::MAX).expect("works");
+                let all: Map = scan
+                    .map(|i| (i.key.clone(), i.value().expect("works")))
+                    .collect();
                 assert!(all == map, "seed {}: a snapshot changed", self.seed);
             }
             33 => drop(self.accepted(self.store().checkpoint())),
             34 => drop(self.accepted(self.store().compact())),
             35 | 36 => {
-                self.store().sync().unwrap();
+                self.store().sync().expect("works");
                 self.oracle = Oracle::of(self.map.clone());
                 let (moment, lsn) = (self.disk.now(), self.store().appended_lsn());
                 self.oracle.acknowledge(moment, lsn);
@@ -193,7 +219,7 @@ impl Model {
             37 => self.reopen(),
             38 => self.crash(),
             _ => {
-                let report = self.store().verify().unwrap();
+                let report = self.store().verify().expect("works");
                 assert!(report.is_clean(), "seed {}: {report:?}", self.seed);
             }
         }
@@ -201,19 +227,23 @@ impl Model {
 
     fn reopen(&mut self) {
         self.snapshots.clear();
-        let store = self.store.take().unwrap();
+        let store = self.store.take().expect("works");
         if self.random.below(2) == 0 {
             let _ = self.accepted(store.close());
         } else {
             drop(store);
         }
         self.open(self.disk.copy());
-        assert!(contents(self.store()).unwrap() == self.map, "seed {}", self.seed);
+        assert!(
+            contents(self.store()).expect("works") == self.map,
+            "seed {}",
+            self.seed
+        );
     }
 
     fn open(&mut self, disk: SimDisk) {
         self.disk = Arc::new(disk);
-        self.store = Some(Store::open_on(self.disk.clone(), self.config.clone()).unwrap());
+        self.store = Some(Store::open_on(self.disk.clone(), self.config.clone()).expect("works"));
         self.disk.settle();
         self.oracle = Oracle::of(self.map.clone());
     }
@@ -227,9 +257,12 @@ impl Model {
         let survivors = match self.random.below(3) {
             0 => Survivors::None,
             1 => Survivors::Some { seed },
-            _ => Survivors::Torn { seed, unit: TEAR_SECTOR },
+            _ => Survivors::Torn {
+                seed,
+                unit: TEAR_SECTOR,
+            },
         };
-        let image = self.disk.image(moment, survivors).unwrap();
+        let image = self.disk.image(moment, survivors).expect("works");
         drop(self.store.take());
         let copy = Arc::new(image.copy());
         let store = Store::open_on(copy, self.config.clone());
@@ -240,7 +273,11 @@ impl Model {
         checked.unwrap_or_else(|e| panic!("seed {} {survivors:?}: {e}", self.seed));
         self.map = found;
         self.open(image);
-        assert!(contents(self.store()).unwrap() == self.map, "seed {}", self.seed);
+        assert!(
+            contents(self.store()).expect("works") == self.map,
+            "seed {}",
+            self.seed
+        );
     }
 }
 
@@ -260,8 +297,8 @@ fn random_operations_do_what_a_map_does() {
                         for _ in 0..OPERATIONS {
                             model.step();
                         }
-                        assert!(contents(model.store()).unwrap() == model.map);
-                        let report = model.store().verify().unwrap();
+                        assert!(contents(model.store()).expect("works") == model.map);
+                        let report = model.store().verify().expect("works");
                         assert!(report.is_clean(), "{report:?}");
                     });
                     assert!(run.is_ok(), "GDS_KV_SEED={seed} fails");

@@ -6,6 +6,7 @@ mod kv_support;
 use std::sync::Arc;
 
 use gds_rs::ErrorKind;
+use gds_rs::base::crc::crc32c;
 use gds_rs::kv::disk::{BLOCK, Blocks, Disk};
 use gds_rs::kv::sim::{SimDisk, SimPlan, Survivors};
 use gds_rs::kv::superblock::Superblock;
@@ -115,6 +116,58 @@ fn a_lost_stale_or_misplaced_batch_is_damage() {
         let error = recovered(&rig.superblock, &disk).expect_err("lost");
         assert_eq!(error.kind(), ErrorKind::Corrupted);
     }
+}
+
+#[test]
+fn headers_with_right_checksums_and_wrong_words_do_no_harm() {
+    let rig = quiet_log();
+    let whole = recovered(&rig.superblock, &*rig.disk).expect("whole");
+    let ring = rig.superblock.geometry.wal_offset();
+    let mut random = Random(11);
+    let (mut refused, mut same) = (0, 0);
+    for _ in 0..scaled(4000) {
+        let disk = rig.disk.copy();
+        let block = random.below(rig.used / BLOCK as u64);
+        let word = 4 * random.below(16) as usize;
+        let value = match random.below(4) {
+            0 => random.below(40) as u32,
+            1 => u32::MAX - random.below(5000) as u32,
+            2 => 1 << random.below(32),
+            _ => random.next() as u32,
+        };
+        let records = random.below(4) == 0;
+        disk.corrupt(ring + block * BLOCK as u64, |bytes| {
+            if bytes[..4] != *b"GWAL" {
+                return;
+            }
+            // Now and then a record's header, under a right checksum of a one-block body.
+            let at = if records { 64 } else { word };
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            let len = u32::from_le_bytes(bytes[56..60].try_into().expect("4")) as usize;
+            if let Some(body) = bytes.get(64..64 + len.min(1 << 20)) {
+                let crc = crc32c(0, body);
+                bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+            }
+            bytes[4..8].fill(0);
+            let crc = crc32c(0, &bytes[..64]);
+            bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        });
+        match recovered(&rig.superblock, &disk) {
+            Ok(records) => {
+                // A changed kind or payload under a right checksum is what was written.
+                assert_eq!(records.len(), whole.len());
+                same += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupted, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        refused > scaled(500) && same > scaled(500),
+        "{refused} {same}"
+    );
 }
 
 #[test]

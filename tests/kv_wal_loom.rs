@@ -40,7 +40,7 @@ impl Monitor<Waiting> for LoomLock {
     type Guard<'a> = MutexGuard<'a, Waiting>;
 
     fn lock(&self) -> Self::Guard<'_> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("well")
     }
     fn wait<'a>(
         &'a self,
@@ -48,7 +48,7 @@ impl Monitor<Waiting> for LoomLock {
         slot: usize,
         _deadline: Option<Instant>,
     ) -> (Self::Guard<'a>, bool) {
-        (self.slots[slot].wait(guard).unwrap(), false)
+        (self.slots[slot].wait(guard).expect("well"), false)
     }
     fn wake(&self, slot: usize) {
         if self.deaf != Some(slot) {
@@ -77,7 +77,7 @@ fn two_waiters_and_two_batches(deaf: Option<usize>) {
             .map(|lsn| {
                 let (ticket, written) = (ticket.clone(), written.clone());
                 thread::spawn(move || {
-                    ticket.wait(lsn, None).unwrap();
+                    ticket.wait(lsn, None).expect("well");
                     assert!(ticket.durable() >= lsn);
                     assert!(written.load(Ordering::Relaxed) >= lsn, "told too early");
                 })
@@ -88,7 +88,7 @@ fn two_waiters_and_two_batches(deaf: Option<usize>) {
             written.store(lsn, Ordering::Relaxed);
             ticket.publish();
         }
-        waiters.into_iter().for_each(|t| t.join().unwrap());
+        waiters.into_iter().for_each(|t| t.join().expect("well"));
     });
 }
 
@@ -96,7 +96,7 @@ fn two_waiters_and_two_batches(deaf: Option<usize>) {
 fn whoever_waits_is_woken_by_the_batch_that_serves_him() {
     let deaf = std::env::var("GDS_LOOM_DEAF")
         .ok()
-        .map(|slot| slot.parse().unwrap());
+        .map(|slot| slot.parse().expect("well"));
     two_waiters_and_two_batches(deaf);
 }
 
@@ -104,7 +104,7 @@ fn whoever_waits_is_woken_by_the_batch_that_serves_him() {
 fn a_wake_up_that_is_lost_would_be_found() {
     // A deadlock ends the process: a child has it.
     for slot in ["0", "1"] {
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
+        let child = std::process::Command::new(std::env::current_exe().expect("well"))
             .args([
                 "--exact",
                 "whoever_waits_is_woken_by_the_batch_that_serves_him",
@@ -112,7 +112,7 @@ fn a_wake_up_that_is_lost_would_be_found() {
             ])
             .env("GDS_LOOM_DEAF", slot)
             .output()
-            .unwrap();
+            .expect("well");
         let said = String::from_utf8_lossy(&child.stderr);
         assert!(
             !child.status.success() && said.contains("deadlock"),
@@ -128,12 +128,12 @@ fn one_batch_may_serve_both_and_a_waiter_may_come_late() {
         let waiters: Vec<_> = [1, 2]
             .map(|lsn| {
                 let ticket = ticket.clone();
-                thread::spawn(move || ticket.wait(lsn, None).unwrap())
+                thread::spawn(move || ticket.wait(lsn, None).expect("well"))
             })
             .into();
         ticket.take(2);
         ticket.publish();
-        waiters.into_iter().for_each(|t| t.join().unwrap());
+        waiters.into_iter().for_each(|t| t.join().expect("well"));
         // An empty batch repeats the number.
         ticket.take(2);
         ticket.publish();
@@ -156,7 +156,7 @@ fn a_failure_wakes_all_and_who_was_served_stays_served() {
         ticket.take(2);
         ticket.fail(&Error::new(ErrorKind::Poisoned, "by a test"));
         for waiter in waiters {
-            let (lsn, outcome) = waiter.join().unwrap();
+            let (lsn, outcome) = waiter.join().expect("well");
             assert_eq!(outcome.is_ok(), lsn == 1, "{lsn}: {outcome:?}");
         }
     });
@@ -174,7 +174,7 @@ fn a_callback_runs_once_whoever_is_first() {
                 ticket.call(
                     1,
                     Box::new(move |outcome| {
-                        assert_eq!(outcome.unwrap(), 1);
+                        assert_eq!(outcome.expect("well"), 1);
                         assert_eq!(shared.durable(), 1);
                         calls.fetch_add(1, Ordering::Relaxed);
                     }),
@@ -183,7 +183,7 @@ fn a_callback_runs_once_whoever_is_first() {
         };
         ticket.take(1);
         ticket.publish();
-        asker.join().unwrap();
+        asker.join().expect("well");
         assert_eq!(calls.load(Ordering::Relaxed), 1);
     });
 }

@@ -62,7 +62,11 @@ impl Oracle {
     pub fn check(&self, found: &Map, moment: usize) -> Result<usize, String> {
         let durable = self.acknowledged.iter().filter(|(m, _)| *m <= moment);
         let durable = durable.map(|(_, lsn)| *lsn).max().unwrap_or(0);
-        let must = self.commits.iter().take_while(|(lsn, _)| *lsn <= durable).count();
+        let must = self
+            .commits
+            .iter()
+            .take_while(|(lsn, _)| *lsn <= durable)
+            .count();
         let mut map = self.base.clone();
         for n in 0..=self.commits.len() {
             if n >= must && map == *found {
@@ -87,9 +91,13 @@ impl Oracle {
 
 /// Everything in a store, each value read and verified.
 pub fn contents(store: &Store) -> Result<Map, String> {
-    let scan = store.scan(.., u64::MAX).map_err(|e| format!("scan: {e:?}"))?;
+    let scan = store
+        .scan(.., u64::MAX)
+        .map_err(|e| format!("scan: {e:?}"))?;
     scan.map(|item| {
-        let value = item.value().map_err(|e| format!("get {:?}: {e:?}", item.key))?;
+        let value = item
+            .value()
+            .map_err(|e| format!("get {:?}: {e:?}", item.key))?;
         Ok((item.key, value))
     })
     .collect()
@@ -180,11 +188,18 @@ pub fn run(workload: Workload) -> Result<Run, String> {
                 let other = format!("key {:02}", random.below(12)).into_bytes();
                 let third = format!("key {:02}", random.below(12)).into_bytes();
                 let mut batch = Batch::new();
-                batch.put(&key, &value).put(&other, b"of a batch").delete(&third);
+                batch
+                    .put(&key, &value)
+                    .put(&other, b"of a batch")
+                    .delete(&third);
                 match store.write_async(&batch) {
                     Ok(lsn) => oracle.commit(
                         lsn,
-                        vec![(key, Some(value)), (other, Some(b"of a batch".to_vec())), (third, None)],
+                        vec![
+                            (key, Some(value)),
+                            (other, Some(b"of a batch".to_vec())),
+                            (third, None),
+                        ],
                     ),
                     Err(e) if full(&e) => {}
                     Err(e) => return Err(said("batch", e)),
@@ -211,10 +226,18 @@ pub fn run(workload: Workload) -> Result<Run, String> {
                 store.sync().map_err(|e| said("sync", e))?;
                 oracle.acknowledge(disk.now(), lsn);
             }
-            17 => store.checkpoint().or_else(|e| if full(&e) { Ok(()) } else { Err(said("checkpoint", e)) })?,
+            17 => store.checkpoint().or_else(|e| {
+                if full(&e) {
+                    Ok(())
+                } else {
+                    Err(said("checkpoint", e))
+                }
+            })?,
             18 => {
                 held.truncate(3);
-                let found = store.locate(&key, 0..u64::MAX).map_err(|e| said("locate", e))?;
+                let found = store
+                    .locate(&key, 0..u64::MAX)
+                    .map_err(|e| said("locate", e))?;
                 if let Some(located) = found {
                     let value = oracle.now().remove(&key).unwrap_or_default();
                     held.push((value, located));
@@ -229,7 +252,9 @@ pub fn run(workload: Workload) -> Result<Run, String> {
         }
         for (value, located) in &held {
             if read_located(&disk, located) != *value {
-                return Err(format!("{workload:?}: a value that is held was written over"));
+                return Err(format!(
+                    "{workload:?}: a value that is held was written over"
+                ));
             }
         }
         let durable = store.durable_lsn();
@@ -239,7 +264,9 @@ pub fn run(workload: Workload) -> Result<Run, String> {
     oracle.acknowledge(disk.now(), store.appended_lsn());
     drop(held);
     if contents(&store)? != oracle.now() {
-        return Err(format!("{workload:?}: the store does not hold what was put"));
+        return Err(format!(
+            "{workload:?}: the store does not hold what was put"
+        ));
     }
     drop(store);
     disk.set_plan(SimPlan::default());
@@ -267,7 +294,9 @@ pub fn check(run: &Run, image: SimDisk, moment: usize, thorough: bool) -> Result
     if !thorough {
         return Ok(());
     }
-    let report = store.verify().map_err(|e| format!("moment {moment}: verify: {e:?}"))?;
+    let report = store
+        .verify()
+        .map_err(|e| format!("moment {moment}: verify: {e:?}"))?;
     if !report.is_clean() {
         return Err(format!("moment {moment}: verify: {report:?}"));
     }
@@ -280,11 +309,15 @@ pub fn check(run: &Run, image: SimDisk, moment: usize, thorough: bool) -> Result
     }
     drop(store);
     // A third run: what was acknowledged after the crash survives the next one.
-    let image = disk.image(disk.now(), Survivors::None).map_err(|e| format!("{e:?}"))?;
+    let image = disk
+        .image(disk.now(), Survivors::None)
+        .map_err(|e| format!("{e:?}"))?;
     let again = Store::open_on(Arc::new(image), run.config.clone())
         .map_err(|e| format!("moment {moment}: open again: {e:?}"))?;
     if contents(&again)? != found {
-        return Err(format!("moment {moment}: the second opening found something else"));
+        return Err(format!(
+            "moment {moment}: the second opening found something else"
+        ));
     }
     Ok(())
 }
@@ -318,7 +351,11 @@ pub fn check_images(run: &Run, effort: Effort) -> Result<usize, String> {
             }
         }
         // Before the store was made there need not be one.
-        let made = run.oracle.acknowledged.first().is_some_and(|(m, _)| *m <= moment);
+        let made = run
+            .oracle
+            .acknowledged
+            .first()
+            .is_some_and(|(m, _)| *m <= moment);
         for survivors in kinds {
             let said = |e: String| format!("{survivors:?} {e}");
             let image = match run.disk.image(moment, survivors) {
@@ -347,12 +384,22 @@ fn check_second(run: &Run, image: SimDisk, moment: usize) -> Result<usize, Strin
     drop(store);
     let mut images = 0;
     for second in 0..=disk.now() {
-        for survivors in [Survivors::None, Survivors::Torn { seed: moment as u64, unit: 512 }] {
-            let image = disk.image(second, survivors).map_err(|e| format!("{e:?}"))?;
+        for survivors in [
+            Survivors::None,
+            Survivors::Torn {
+                seed: moment as u64,
+                unit: 512,
+            },
+        ] {
+            let image = disk
+                .image(second, survivors)
+                .map_err(|e| format!("{e:?}"))?;
             let store = Store::open_on(Arc::new(image), run.config.clone())
                 .map_err(|e| format!("moment {moment}, second crash at {second}: {e:?}"))?;
             if contents(&store)? != found {
-                return Err(format!("moment {moment}: another state after a second crash"));
+                return Err(format!(
+                    "moment {moment}: another state after a second crash"
+                ));
             }
             images += 1;
         }

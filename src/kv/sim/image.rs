@@ -173,7 +173,7 @@ fn tear(content: &mut Content, change: &Change, unit: usize, random: &mut Random
         let mut mixed = [0; BLOCK];
         content.get(number, &mut mixed);
         // Single bytes one by one would never leave a long run.
-        let step = unit.max(64).min(BLOCK);
+        let step = unit.clamp(64, BLOCK);
         for start in (0..BLOCK).step_by(step) {
             let there = match cut {
                 Some(cut) => index * BLOCK + start + step <= cut,

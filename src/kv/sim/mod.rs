@@ -198,7 +198,8 @@ impl SimDisk {
         Self::of(state.content.clone(), state.named)
     }
 
-    /// Changes the bytes at `offset` behind everybody's back.
+    /// Changes the block at `offset` behind everybody's back. Images show it only when the log is
+    /// empty ([`SimDisk::settle`], [`SimDisk::copy`]).
     pub fn corrupt(&self, offset: u64, change: impl FnOnce(&mut [u8; BLOCK])) {
         let mut state = self.state.lock();
         let number = offset / BLOCK as u64;
@@ -206,7 +207,6 @@ impl SimDisk {
         state.content.get(number, &mut bytes);
         change(&mut bytes);
         state.content.blocks.insert(number, Arc::new(bytes));
-        // Images must show it too.
         if state.log.is_empty() {
             state.base = state.content.clone();
         }
@@ -341,7 +341,8 @@ impl Disk for SimDisk {
         let blocks = (end.saturating_sub(start) / BLOCK as u64) as usize;
         let offset = start;
         // The bytes are gone as after a write of zeros.
-        let blocks = vec![Arc::new([0; BLOCK]); blocks];
+        let zeros: Block = Arc::new([0; BLOCK]);
+        let blocks = std::iter::repeat_n(zeros, blocks).collect();
         self.run(Change::Write { offset, blocks })
     }
 }

@@ -22,11 +22,11 @@ use super::key::Key;
 use super::meta::{MetaBlock, MetaBuilder};
 use super::pages::PageWriter;
 use super::reference::Reference;
-use super::space::Stream;
+use super::space::{Level, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{Blocks, Disk};
 use crate::kv::superblock::MetaSegment;
-use crate::kv::wal::Lsn;
+use crate::kv::wal::{Lsn, WalStart};
 
 /// A segment of the meta log.
 #[derive(Debug, Clone, Copy)]
@@ -72,10 +72,11 @@ struct Draft<'a> {
     /// Keys whose entries were stored, to be stored again after a failure.
     keys: Vec<Key>,
     tombstones: Vec<(Key, Lsn)>,
+    level: Level,
 }
 
 impl<'a> Draft<'a> {
-    fn new(shared: &'a Shared, meta: &MetaLog) -> Self {
+    fn new(shared: &'a Shared, meta: &MetaLog, level: Level) -> Self {
         Self {
             shared,
             parts: meta.parts.clone(),
@@ -86,6 +87,7 @@ impl<'a> Draft<'a> {
             dropped: Vec::new(),
             keys: Vec::new(),
             tombstones: Vec::new(),
+            level,
         }
     }
 
@@ -101,8 +103,12 @@ impl<'a> Draft<'a> {
         }
         let (size, payload) = (self.builder.size() as u64, self.builder.payload() as u64);
         let segment_bytes = self.shared.space.segment_bytes();
-        if self.parts.back().is_none_or(|p| p.valid + size > segment_bytes) {
-            let segment = self.shared.space.take_meta();
+        if self
+            .parts
+            .back()
+            .is_none_or(|p| p.valid + size > segment_bytes)
+        {
+            let segment = self.shared.space.take_meta(self.level);
             let segment = segment.ok_or_else(|| self.shared.no_space("room for the index"))?;
             self.taken.push(segment);
             self.parts.push_back(MetaPart {
@@ -130,14 +136,26 @@ impl<'a> Draft<'a> {
         let shared = self.shared;
         let mut pages = PageWriter::new(shared, Stream::Pages, number);
         // Tombstones lie in pages for repair only: not where room is short.
-        let roomy = shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
+        let roomy =
+            shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
         for key in &self.keys {
+            // What snapshots hold must not stay in memory either.
+            let mut older = Vec::new();
             let found = shared.index.with(key.bytes(), |entry| {
                 let entry = entry?;
+                for version in entry.older.iter().flat_map(|o| o.iter()) {
+                    if let Reference::Inline(value) = &version.reference {
+                        older.push((version.lsn, Arc::clone(value)));
+                    }
+                }
                 let wanted = matches!(entry.reference, Reference::Inline(_))
                     || (roomy && entry.reference.is_tombstone());
                 wanted.then(|| (entry.lsn, entry.reference.clone()))
             });
+            for (lsn, value) in older {
+                let from = Reference::Inline(Arc::clone(&value));
+                pages.push(key.bytes(), lsn, Some(&value), Some(from))?;
+            }
             match found {
                 Some((lsn, Reference::Inline(value))) => {
                     let from = Reference::Inline(Arc::clone(&value));
@@ -194,9 +212,15 @@ impl<'a> Draft<'a> {
     fn keep_live(&mut self, part: &MetaPart) -> Result<()> {
         let shared = self.shared;
         let mut live = Vec::new();
-        read_part(&*shared.disk, &shared.space, shared.id, part, &mut |seq, key, lsn, _| {
-            live.push((Key::new(key), lsn, seq as u32));
-        })?;
+        read_part(
+            &*shared.disk,
+            &shared.space,
+            shared.id,
+            part,
+            &mut |seq, key, lsn, _| {
+                live.push((Key::new(key), lsn, seq as u32));
+            },
+        )?;
         for (key, lsn, seq) in live {
             let next = self.next_seq as u32;
             let entry = shared.index.update(key.bytes(), |entry| {
@@ -227,6 +251,9 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What is called for every entry: block number, key, version, reference.
+pub(crate) type EachEntry<'a> = dyn FnMut(u64, &[u8], Lsn, Reference) + 'a;
+
 /// Reads and verifies a part of the meta log and calls `each` with block number, key, version and
 /// reference.
 pub(crate) fn read_part(
@@ -234,7 +261,7 @@ pub(crate) fn read_part(
     space: &super::space::Space,
     id: u64,
     part: &MetaPart,
-    each: &mut dyn FnMut(u64, &[u8], Lsn, Reference),
+    each: &mut EachEntry<'_>,
 ) -> Result<u64> {
     let mut payload = 0;
     let start = space.segment_start(part.segment);
@@ -264,26 +291,49 @@ impl Shared {
 
     pub fn checkpoint_with(&self, meta: &mut MetaLog) -> Result<()> {
         self.root.check()?;
-        let number = meta.number + 1;
         let mark = self.wal.seal_mark()?;
-        let mut draft = Draft::new(self, meta);
+        let mut draft = Draft::new(self, meta, Level::Checkpoint);
         for shard in 0..self.index.shards() {
             draft.keys.extend(self.index.take_dirty(shard));
         }
         // Neighbours in key order share pages.
         draft.keys.sort_unstable();
-        let start = (|| {
-            draft.pages(number)?;
+        let stored = (|| {
+            draft.pages(meta.number + 1)?;
             draft.entries()?;
             draft.clean()?;
+            self.wal.start_after(&mark, None).map(Some)
+        })();
+        self.conclude(meta, draft, stored)
+    }
+
+    /// Stores the entries of `keys`, which were moved, and nothing else: the log's ring stays.
+    pub fn checkpoint_moved(&self, meta: &mut MetaLog, keys: Vec<Key>) -> Result<()> {
+        self.root.check()?;
+        let mut draft = Draft::new(self, meta, Level::Cleaning);
+        draft.keys = keys;
+        let stored = draft.entries().map(|()| None);
+        // Deleted meanwhile: only a checkpoint that stores all forgets keys.
+        draft.tombstones.clear();
+        self.conclude(meta, draft, stored)
+    }
+
+    /// Steps 4 to 7, or takes all back.
+    fn conclude(
+        &self,
+        meta: &mut MetaLog,
+        draft: Draft<'_>,
+        stored: Result<Option<WalStart>>,
+    ) -> Result<()> {
+        let number = meta.number + 1;
+        let start = stored.and_then(|start| {
             if draft.parts.len() > crate::kv::superblock::META_SEGMENTS_MAX {
                 return Err(self.no_space("room in the superblock for the index's segments"));
             }
-            let start = self.wal.start_after(&mark, None)?;
             // The commit lock is passed: no commit is half in the index and not appended.
             self.wal.wait(self.wal.seal_mark()?.lsn, None)?;
             Ok(start)
-        })();
+        });
         let start = match start {
             Ok(start) => start,
             Err(error) => {
@@ -293,13 +343,16 @@ impl Shared {
         };
         let flushed = self.disk.flush().inspect_err(|e| self.root.fail(e));
         let list = MetaLog::list(&draft.parts);
-        let written = flushed.and_then(|()| self.root.write(&start, list));
+        let written = flushed.and_then(|()| self.root.write(start.as_ref(), list));
         if let Err(error) = written {
+            // Which list is in force is not known: nothing that either names is written over,
+            // for the store takes no writes any more.
             self.wal.poison(&error);
-            draft.undo_nothing();
             return Err(error);
         }
-        self.wal.release(&start);
+        if let Some(start) = &start {
+            self.wal.release(start);
+        }
         meta.parts = draft.parts;
         meta.next_seq = draft.next_seq;
         meta.number = number;
@@ -315,10 +368,4 @@ impl Shared {
         self.counters.checkpoints.fetch_add(1, Relaxed);
         Ok(())
     }
-}
-
-impl Draft<'_> {
-    /// After a failure in the superblock: which list is in force is not known, so nothing that
-    /// either names may be written over. The store takes no writes any more.
-    fn undo_nothing(self) {}
 }

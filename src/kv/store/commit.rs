@@ -68,7 +68,7 @@ impl Batch {
 
 /// A change that is ready for the log: large values are written.
 enum Ready<'a> {
-    Inline(&'a [u8], &'a [u8]),
+    Inline(&'a [u8], Arc<[u8]>),
     Stored(&'a [u8], Stored, Vec<u8>),
     Delete(&'a [u8]),
 }
@@ -131,7 +131,8 @@ impl Shared {
         self.check_value(value.len() as u64)?;
         if value.len() <= self.config.inline_max {
             self.admit_inline(value.len() as u64)?;
-            return Ok(Ready::Inline(key, value));
+            // Copied before the commit lock is taken.
+            return Ok(Ready::Inline(key, Arc::from(value)));
         }
         let mut writer = ValueWriter::new(self, key.len(), Some(value.len() as u64))?;
         writer.write(value)?;
@@ -162,7 +163,9 @@ impl Shared {
         self.check_key(key)?;
         let ready = Ready::Delete(key);
         let mut append = self.wal.begin(ready.bytes())?;
-        let there = self.index.with(key, |entry| entry.is_some_and(|e| !e.reference.is_tombstone()));
+        let there = self.index.with(key, |entry| {
+            entry.is_some_and(|e| !e.reference.is_tombstone())
+        });
         if there {
             let lsn = append.push(DELETE, &[&(key.len() as u32).to_le_bytes(), key])?;
             self.apply(key, lsn, Reference::Tombstone);
@@ -221,7 +224,7 @@ impl Shared {
             match ready {
                 Ready::Inline(key, value) => {
                     user += key.len() + value.len();
-                    self.apply(key, lsn, Reference::Inline(Arc::from(*value)));
+                    self.apply(key, lsn, Reference::Inline(Arc::clone(value)));
                 }
                 Ready::Stored(key, stored, _) => {
                     user += key.len() + stored.reference.len() as usize;
@@ -279,28 +282,38 @@ impl Shared {
             self.space.set_reserve(reserve);
             self.space.free_now() > reserve
         };
-        if roomy() {
-            return Ok(());
-        }
         self.wait_until("room on the disk", roomy)
     }
 
-    /// Lets the background thread work until `good`, for two rounds at most.
+    /// Lets the background thread work until `good`: as long as it gets on, and `stall` at most.
     fn wait_until(&self, what: &str, good: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + self.config.stall;
-        for _ in 0..2 {
-            let whole = self.signal.wait_for_round(deadline);
-            self.root.check()?;
-            if good() {
-                return Ok(());
-            }
-            if !whole {
-                let message = format!(
-                    "put a value: no {what} came within {:?}; write slower, or raise stall",
-                    self.config.stall
-                );
-                return Err(Error::new(ErrorKind::TimedOut, message));
-            }
+        while !good() {
+            self.next_round(what, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a round of the background thread.
+    ///
+    /// # Errors
+    /// `NoSpace` when it could not store what is in memory, and freed nothing; `TimedOut`.
+    pub fn next_round(&self, what: &str, deadline: Instant) -> Result<()> {
+        let before = (self.space.freed(), self.counters.checkpoints.load(Relaxed));
+        let memtable = self.memtable_bytes();
+        let whole = self.signal.wait_for_round(deadline);
+        self.root.check()?;
+        if !whole {
+            let message = format!(
+                "write to the store: no {what} came within {:?}; write slower, or raise stall",
+                self.config.stall
+            );
+            return Err(Error::new(ErrorKind::TimedOut, message));
+        }
+        let stored = self.counters.checkpoints.load(Relaxed) > before.1
+            && memtable > self.config.memtable_bytes;
+        if self.space.freed() > before.0 || stored {
+            return Ok(());
         }
         Err(self.no_space(what))
     }

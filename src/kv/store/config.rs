@@ -13,8 +13,12 @@ pub const VALUE_MAX: u64 = 1 << 40;
 pub const INLINE_MAX_LIMIT: usize = 16 << 10;
 /// Largest page that holds several small values, bytes.
 pub(crate) const PAGE_TARGET: usize = 16 << 10;
-/// Segments that ordinary writes leave free, for cleaning and for checkpoints.
-pub(crate) const RESERVE_SEGMENTS: u64 = 2;
+/// Segments that only cleaning may take: one for what it moves, one for the index of it. So a full
+/// store can always be cleaned.
+pub(crate) const CLEANING_SEGMENTS: u64 = 2;
+/// Segments that ordinary writes leave free beside the pages that are due: those of cleaning, and
+/// one for the index of a checkpoint.
+pub(crate) const RESERVE_SEGMENTS: u64 = CLEANING_SEGMENTS + 1;
 
 /// How to create and open a store. The geometry fields count when the store is created; an
 /// existing store keeps the geometry that it was created with.
@@ -168,12 +172,48 @@ mod tests {
     fn each_rule_is_checked_and_named() {
         let base = KvConfig::default;
         let wrong: [(&str, KvConfig); 6] = [
-            ("wal_bytes", KvConfig { wal_bytes: 5000, ..base() }),
-            ("segment_bytes", KvConfig { segment_bytes: 3 << 20, ..base() }),
-            ("superblock_spacing", KvConfig { superblock_spacing: 1, ..base() }),
-            ("inline_max", KvConfig { inline_max: 1 << 20, ..base() }),
-            ("memtable_bytes", KvConfig { memtable_bytes: 1, ..base() }),
-            ("pending_bytes", KvConfig { pending_bytes: 1, ..base() }),
+            (
+                "wal_bytes",
+                KvConfig {
+                    wal_bytes: 5000,
+                    ..base()
+                },
+            ),
+            (
+                "segment_bytes",
+                KvConfig {
+                    segment_bytes: 3 << 20,
+                    ..base()
+                },
+            ),
+            (
+                "superblock_spacing",
+                KvConfig {
+                    superblock_spacing: 1,
+                    ..base()
+                },
+            ),
+            (
+                "inline_max",
+                KvConfig {
+                    inline_max: 1 << 20,
+                    ..base()
+                },
+            ),
+            (
+                "memtable_bytes",
+                KvConfig {
+                    memtable_bytes: 1,
+                    ..base()
+                },
+            ),
+            (
+                "pending_bytes",
+                KvConfig {
+                    pending_bytes: 1,
+                    ..base()
+                },
+            ),
         ];
         for (field, config) in wrong {
             let error = config.validate().unwrap_err();

@@ -1,7 +1,9 @@
 //! Cleaning: what is alive in segments that are mostly dead moves out, the checkpoint that stores
 //! its new places follows, and the segments are free.
 //!
-//! Moves are not logged: until that checkpoint the old places stay untouched, so a crash before
+//! That checkpoint stores the new places only, and leaves small values in memory and the log's
+//! ring as they are: so it needs little room, which nobody else may take. Moves are not logged:
+//! until that checkpoint the old places stay untouched, so a crash before
 //! it loses nothing, and after it nothing refers to them. Checksums travel with the reference, so
 //! a copy that went wrong is found by whoever reads it.
 
@@ -18,7 +20,7 @@ use super::page;
 use super::pages::PageWriter;
 use super::read::runs_of;
 use super::reference::{Extent, Manifest, Reference, Run};
-use super::space::{Candidate, Stream};
+use super::space::{Candidate, Level, Stream};
 use super::value::{Stored, store_manifest, stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{BLOCK, Blocks, Disk};
@@ -66,8 +68,8 @@ impl Shared {
                 break;
             }
             let before = self.space.free_and_all().0;
-            self.move_out(meta, &victims)?;
-            self.checkpoint_with(meta)?;
+            let moved = self.move_out(meta, &victims)?;
+            self.checkpoint_moved(meta, moved)?;
             self.counters.gc_rounds.fetch_add(1, Relaxed);
             let gained = self.space.free_and_all().0.saturating_sub(before);
             freed += gained;
@@ -87,7 +89,11 @@ impl Shared {
             let age = meta.number.saturating_sub(c.closed_at) + 1;
             (1.0 - u) * age as f64 / (1.0 + u)
         };
-        let worth = if all { size - size / 10 } else { size - size / 20 };
+        let worth = if all {
+            size - size / 10
+        } else {
+            size - size / 20
+        };
         let mut candidates = self.space.candidates();
         candidates.retain(|c| c.live < worth && !meta.bad.contains(&c.segment));
         candidates.sort_by(|a, b| score(b).total_cmp(&score(a)));
@@ -97,7 +103,7 @@ impl Shared {
         let room = if self.space.may_grow() {
             8
         } else {
-            free.saturating_sub(1 + self.pages_due()).max(1)
+            free.saturating_sub(1).max(1)
         };
         let budget = room.saturating_mul(capacity);
         let mut live = 0;
@@ -116,13 +122,16 @@ impl Shared {
     }
 
     /// Moves everything alive out of `victims`.
-    fn move_out(self: &Arc<Self>, meta: &mut MetaLog, victims: &HashSet<u32>) -> Result<()> {
+    fn move_out(self: &Arc<Self>, meta: &mut MetaLog, victims: &HashSet<u32>) -> Result<Vec<Key>> {
         let next = meta.number + 1;
         let mut alive = Vec::new();
         let mut look = |key: &Key, lsn: Lsn, reference: &Reference| {
             let mut inside = false;
             reference.pieces(key.bytes().len(), &mut |offset, _| {
-                inside |= self.space.segment_of(offset).is_some_and(|n| victims.contains(&n));
+                inside |= self
+                    .space
+                    .segment_of(offset)
+                    .is_some_and(|n| victims.contains(&n));
             });
             if inside {
                 alive.push(Alive {
@@ -139,6 +148,7 @@ impl Shared {
             }
         });
         alive.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let moved_keys = alive.iter().map(|item| item.key.clone()).collect();
         let mut pages = PageWriter::new(self, Stream::Moved, next);
         for item in alive {
             let key = item.key.bytes();
@@ -146,7 +156,9 @@ impl Shared {
                 Reference::Slot(slot) => match self.page(slot, self.space.generation(slot.page)) {
                     Ok(bytes) => match page::value_of(&bytes, slot, key) {
                         Some(value) => {
-                            self.counters.gc_bytes.fetch_add(value.len() as u64, Relaxed);
+                            self.counters
+                                .gc_bytes
+                                .fetch_add(value.len() as u64, Relaxed);
                             pages.push(key, item.lsn, Some(value), Some(item.reference.clone()))?;
                             continue;
                         }
@@ -173,7 +185,8 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        pages.finish()
+        pages.finish()?;
+        Ok(moved_keys)
     }
 
     /// Copies one run to new room: in one piece, or in several where `split`.
@@ -197,7 +210,7 @@ impl Shared {
             let wanted = run.bytes - done;
             let least = if split { BLOCK as u64 } else { wanted };
             let summary = 64 + key_len as u64 + wanted / 1024;
-            let room = self.allocate(Stream::Moved, wanted, least, summary, true)?;
+            let room = self.allocate(Stream::Moved, wanted, least, summary, Level::Cleaning)?;
             runs.push(room);
             let mut at = 0;
             while at < room.bytes {
@@ -213,7 +226,10 @@ impl Shared {
 
     fn move_extent(self: &Arc<Self>, item: &Alive) -> Result<Stored> {
         let Some(run) = runs_of(&item.reference).first().copied() else {
-            return Err(Error::new(ErrorKind::Internal, "an extent without a run was to move"));
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "an extent without a run was to move",
+            ));
         };
         let runs = self.copy_run(run, item.key.bytes().len(), false)?;
         let to = runs.first().map_or(0, |r| r.offset);
@@ -242,20 +258,22 @@ impl Shared {
         let key_len = item.key.bytes().len();
         let mut allocations = Vec::new();
         let mut changed = manifest.clone();
-        let moved = [&mut changed.runs, &mut changed.crc_runs].into_iter().try_for_each(|list| {
-            let old = std::mem::take(list);
-            for run in old {
-                let inside = self.space.segment_of(run.offset);
-                if inside.is_some_and(|n| victims.contains(&n)) {
-                    let runs = self.copy_run(run, key_len, true)?;
-                    allocations.extend(&runs);
-                    list.extend(runs);
-                } else {
-                    list.push(run);
+        let moved = [&mut changed.runs, &mut changed.crc_runs]
+            .into_iter()
+            .try_for_each(|list| {
+                let old = std::mem::take(list);
+                for run in old {
+                    let inside = self.space.segment_of(run.offset);
+                    if inside.is_some_and(|n| victims.contains(&n)) {
+                        let runs = self.copy_run(run, key_len, true)?;
+                        allocations.extend(&runs);
+                        list.extend(runs);
+                    } else {
+                        list.push(run);
+                    }
                 }
-            }
-            Ok::<_, Error>(())
-        });
+                Ok::<_, Error>(())
+            });
         if let Err(error) = moved {
             for run in allocations {
                 self.space.settle(run);

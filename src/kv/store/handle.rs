@@ -12,10 +12,11 @@ use super::commit::Batch;
 use super::config::KvConfig;
 use super::put_writer::PutWriter;
 use super::read::Located;
+use super::repair::RepairReport;
 use super::snapshot::{Scan, Snapshot};
 use super::stats::KvStats;
 use super::verify::VerifyReport;
-use super::{Shared, open, worker};
+use super::{Shared, open, repair, worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::Disk;
 use crate::kv::wal::Lsn;
@@ -75,6 +76,39 @@ impl Store {
         Self::open_on(disk, config)
     }
 
+    /// As `create_on`, with an identity of the caller's choice: two stores of one identity must
+    /// never share a disk.
+    ///
+    /// # Errors
+    /// As `create_on`.
+    pub fn create_as(disk: Arc<dyn Disk>, config: KvConfig, uuid: [u8; 16]) -> Result<Self> {
+        open::create_as(&disk, &config, uuid)?;
+        Self::open_on(disk, config)
+    }
+
+    /// Makes a store that cannot be opened, or has damaged values, usable again: the index is
+    /// rebuilt from what can be found, values that are not what was written are dropped and
+    /// listed. A store that is well is left alone. Make a copy first.
+    ///
+    /// # Errors
+    /// `UnsupportedFile` where there is no superblock at all; `NoSpace`, `Io`.
+    pub fn repair_on(disk: &Arc<dyn Disk>, config: &KvConfig) -> Result<RepairReport> {
+        repair::repair(disk, config)
+    }
+
+    /// As `repair_on`, for the file or block device at `path`.
+    ///
+    /// # Errors
+    /// As `repair_on` and `open`.
+    pub fn repair(path: &Path) -> Result<RepairReport> {
+        let config = KvConfig {
+            create: false,
+            ..KvConfig::default()
+        };
+        let (disk, _) = open::file(path, &config)?;
+        repair::repair(&disk, &config)
+    }
+
     /// Opens the store on `disk` and recovers what was committed.
     ///
     /// # Errors
@@ -90,8 +124,21 @@ impl Store {
     /// # Errors
     /// As `open_on`; `NotFound`, `PermissionDenied`.
     pub fn open(path: &Path, config: KvConfig) -> Result<Self> {
-        let (disk, fresh) = open::file(path, &config)?;
-        if fresh {
+        let (disk, may_create) = open::file(path, &config)?;
+        if may_create {
+            Self::open_or_create_on(disk, config)
+        } else {
+            Self::open_on(disk, config)
+        }
+    }
+
+    /// Opens the store on `disk`, or makes one where there is none, or where a crash came while
+    /// one was made.
+    ///
+    /// # Errors
+    /// As `create_on` and `open_on`.
+    pub fn open_or_create_on(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Self> {
+        if open::is_fresh(&*disk)? {
             Self::create_on(disk, config)
         } else {
             Self::open_on(disk, config)
@@ -346,7 +393,9 @@ impl Store {
         self.sync()?;
         let result = self.checkpoint();
         let message = "the store was closed";
-        self.shared().root.fail(&Error::new(ErrorKind::Poisoned, message));
+        self.shared()
+            .root
+            .fail(&Error::new(ErrorKind::Poisoned, message));
         result
     }
 }

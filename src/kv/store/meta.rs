@@ -96,7 +96,10 @@ impl<'a> MetaBlock<'a> {
         let (id, seq) = (r.u64()?, r.u64()?);
         let (bytes, entries) = (r.u32()? as usize, r.u32()?);
         let whole = from.get(8..bytes)?;
-        (magic == META_MAGIC && id == uuid && bytes.is_multiple_of(BLOCK) && crc32c(0, whole) == crc)
+        (magic == META_MAGIC
+            && id == uuid
+            && bytes.is_multiple_of(BLOCK)
+            && crc32c(0, whole) == crc)
             .then_some(Self {
                 seq,
                 bytes,

@@ -58,7 +58,12 @@ impl Meter {
 
     /// Operations in all, in the last whole or running second, and in the best second.
     pub fn operations(&self) -> (u64, u64, u64) {
-        let all = [&self.reads, &self.writes, &self.durable_writes, &self.flushes];
+        let all = [
+            &self.reads,
+            &self.writes,
+            &self.durable_writes,
+            &self.flushes,
+        ];
         let total = all.map(|n| n.load(Relaxed)).iter().sum();
         let packed = self.second.load(Relaxed);
         let age = (now_ns() / 1_000_000_000).saturating_sub(packed >> 32);

@@ -18,14 +18,15 @@ mod handle;
 mod index;
 mod key;
 mod meta;
+mod meter;
 mod open;
 mod page;
 mod pages;
 mod put_writer;
 mod read;
 mod reference;
+mod repair;
 mod root;
-mod meter;
 mod snapshot;
 mod space;
 mod stats;
@@ -44,6 +45,7 @@ pub use config::{KEY_MAX, KvConfig, VALUE_MAX};
 pub use handle::Store;
 pub use put_writer::{DeviceRun, PutWriter};
 pub use read::{Located, Piece};
+pub use repair::RepairReport;
 pub use snapshot::{Item, Scan, Snapshot};
 pub use stats::KvStats;
 pub use verify::{Problem, VerifyReport};
@@ -54,7 +56,7 @@ use meter::Meter;
 use reference::Run;
 use root::Root;
 use snapshot::Snapshots;
-use space::{Space, Stream};
+use space::{Level, Space, Stream};
 use worker::Signal;
 
 use super::wal::Wal;
@@ -111,33 +113,28 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Room for a piece of a value. Waits for the background thread to make some, but for
-    /// `privileged` callers, which are that thread.
+    /// callers of other levels, which are that thread.
     fn allocate(
         &self,
         stream: Stream,
         bytes: u64,
         least: u64,
         summary: u64,
-        privileged: bool,
+        level: Level,
     ) -> Result<Run> {
         let deadline = Instant::now() + self.config.stall;
-        let mut rounds = 0;
         loop {
             self.space.set_durable(self.wal.durable_lsn());
-            let run = self.space.allocate(stream, bytes, least, summary, privileged);
+            let run = self.space.allocate(stream, bytes, least, summary, level);
             if let Some(run) = run {
                 return Ok(run);
             }
             self.root.check()?;
             let what = "room for a value";
-            if privileged || rounds == 2 {
+            if level != Level::User {
                 return Err(self.no_space(what));
             }
-            if !self.signal.wait_for_round(deadline) {
-                let error = self.no_space(what);
-                return Err(Error::new(ErrorKind::TimedOut, error.message()));
-            }
-            rounds += 1;
+            self.next_round(what, deadline)?;
         }
     }
 
@@ -151,7 +148,8 @@ impl Shared {
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
         });
-        self.inline_bytes.fetch_sub(inline, std::sync::atomic::Ordering::Relaxed);
+        self.inline_bytes
+            .fetch_sub(inline, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Keeps the first failure of the background thread for `stats` and `sync`.
@@ -163,16 +161,18 @@ impl Shared {
     fn round(self: &Arc<Self>, space: bool) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
-        if !space {
-            return self.checkpoint();
-        }
-        if freed == 0 || self.is_low() {
+        let mut stored = Ok(());
+        if !space || freed == 0 || self.is_low() {
             // What commits deleted may only lack durability, small values only their pages.
-            self.checkpoint()?;
+            stored = self.checkpoint();
         }
-        if self.is_low() {
+        let full = |e: &Error| e.kind() == ErrorKind::NoSpace;
+        if self.is_low() || stored.as_ref().is_err_and(full) {
             self.collect(&mut self.meta.lock(), false)?;
+            if stored.as_ref().is_err_and(full) {
+                return self.checkpoint();
+            }
         }
-        Ok(())
+        stored
     }
 }

@@ -41,7 +41,7 @@ fn geometry_of(config: &KvConfig) -> Geometry {
     }
 }
 
-fn wal_config(config: &KvConfig, geometry: &Geometry) -> WalConfig {
+pub(crate) fn wal_config(config: &KvConfig, geometry: &Geometry) -> WalConfig {
     let most = usize::try_from(geometry.wal_bytes / 4).unwrap_or(usize::MAX) / BLOCK * BLOCK;
     WalConfig {
         offset: geometry.wal_offset(),
@@ -70,11 +70,15 @@ pub(crate) fn create(disk: &Arc<dyn Disk>, config: &KvConfig) -> Result<()> {
     create_as(disk, config, new_uuid())
 }
 
-fn create_as(disk: &Arc<dyn Disk>, config: &KvConfig, uuid: [u8; 16]) -> Result<()> {
+pub(crate) fn create_as(disk: &Arc<dyn Disk>, config: &KvConfig, uuid: [u8; 16]) -> Result<()> {
     config.validate()?;
     let geometry = geometry_of(config);
     geometry.validate()?;
-    let least = if config.size_bytes == 0 { 1 } else { SEGMENTS_MIN };
+    let least = if config.size_bytes == 0 {
+        1
+    } else {
+        SEGMENTS_MIN
+    };
     let wanted = config.size_bytes.max(geometry.segment_offset(least));
     if config.size_bytes > 0 && wanted > config.size_bytes {
         let message = format!(
@@ -89,11 +93,15 @@ fn create_as(disk: &Arc<dyn Disk>, config: &KvConfig, uuid: [u8; 16]) -> Result<
         disk.flush()?;
     }
     // A disk that is larger than asked for, a block device, is used as far as it was asked for.
-    let size = if config.size_bytes == 0 { disk.size() } else { config.size_bytes };
+    let size = if config.size_bytes == 0 {
+        disk.size()
+    } else {
+        config.size_bytes
+    };
     Superblock::new(uuid, geometry, size)?.create(&**disk)
 }
 
-/// The disk at `path`, and whether a store must be made there.
+/// The disk at `path`, and whether a store may be made there.
 pub(crate) fn file(path: &Path, config: &KvConfig) -> Result<(Arc<dyn Disk>, bool)> {
     config.validate()?;
     let mode = OpenMode {
@@ -104,8 +112,22 @@ pub(crate) fn file(path: &Path, config: &KvConfig) -> Result<(Arc<dyn Disk>, boo
         exclusive: config.create && config.exclusive,
     };
     let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(path, mode, Arc::new(Posix))?);
-    let fresh = config.create && is_blank(&*disk)?;
-    Ok((disk, fresh))
+    Ok((disk, config.create))
+}
+
+/// Whether a store must be made: nothing is there, or one whose making a crash cut short. Its
+/// superblock had not been in force, so nobody was ever told that it is there.
+pub(crate) fn is_fresh(disk: &dyn Disk) -> Result<bool> {
+    if is_blank(disk)? {
+        return Ok(true);
+    }
+    match Superblock::read_quorum(disk) {
+        Err(error) if error.kind() == ErrorKind::Corrupted => {
+            let only = super::repair::any_superblock(disk);
+            Ok(only.is_ok_and(|s| s.generation <= 1))
+        }
+        _ => Ok(false),
+    }
 }
 
 /// Whether nothing was ever written where the superblock goes.
@@ -165,8 +187,12 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
     };
     config.validate()?;
     let uuid = superblock.wal.uuid;
-    let id = u64::from_le_bytes(uuid[..8].try_into().unwrap_or([0; 8]));
-    let (size, start, parts) = (superblock.size_bytes, superblock.wal, superblock.meta.clone());
+    let id = id_of(&uuid);
+    let (size, start, parts) = (
+        superblock.size_bytes,
+        superblock.wal,
+        superblock.meta.clone(),
+    );
     let root = Arc::new(Root::new(disk.clone(), superblock));
     let may_grow = config.size_bytes == 0 && is_file(&*disk);
     let space = Space::new(disk.clone(), root.clone(), &geometry, size, may_grow);
@@ -196,6 +222,35 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
 
     let next = root.begin_epoch(&next)?;
     let wal = Wal::start_from(disk, log, next, start.position)?;
+    Ok(assemble(Parts {
+        wal,
+        disk: meter,
+        config,
+        uuid,
+        root,
+        index,
+        space,
+        inline_bytes,
+        meta,
+    }))
+}
+
+/// What a store is put together from.
+pub(crate) struct Parts {
+    pub wal: Arc<Wal>,
+    pub disk: Arc<Meter>,
+    pub config: KvConfig,
+    pub uuid: [u8; 16],
+    pub root: Arc<Root>,
+    pub index: Index,
+    pub space: Space,
+    pub inline_bytes: AtomicI64,
+    pub meta: MetaLog,
+}
+
+/// The store, without its background thread.
+pub(crate) fn assemble(parts: Parts) -> Arc<Shared> {
+    let (wal, config) = (parts.wal, parts.config);
     let signal = Arc::new(Signal::default());
     let pressure = Arc::clone(&signal);
     wal.on_pressure(Box::new(move || pressure.want_checkpoint()));
@@ -204,33 +259,38 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
     let half = wal.payload_bytes_max() / 2 - 16;
     let key_max = config.key_max().min(half);
     let inline_max = config.inline_max.min(half);
-    let cache = super::PageCache::with_weighter(
-        pages.clamp(16, 1 << 24),
-        config.cache_bytes,
-        PageWeight,
-    );
-    Ok(Arc::new(Shared {
+    let cache =
+        super::PageCache::with_weighter(pages.clamp(16, 1 << 24), config.cache_bytes, PageWeight);
+    Arc::new(Shared {
         wal,
-        disk: meter,
+        disk: parts.disk,
         key_max,
-        config: KvConfig { inline_max, ..config },
-        uuid,
-        id,
-        root,
-        index,
-        space,
+        config: KvConfig {
+            inline_max,
+            ..config
+        },
+        uuid: parts.uuid,
+        id: id_of(&parts.uuid),
+        root: parts.root,
+        index: parts.index,
+        space: parts.space,
         cache,
         snapshots: super::Snapshots::default(),
-        inline_bytes,
-        meta: Mutex::new(meta),
+        inline_bytes: parts.inline_bytes,
+        meta: Mutex::new(parts.meta),
         signal,
         counters: Counters::default(),
         last_error: Mutex::new(None),
-    }))
+    })
+}
+
+/// The part of the identity that pages and meta blocks carry.
+pub(crate) fn id_of(uuid: &[u8; 16]) -> u64 {
+    u64::from_le_bytes(uuid[..8].try_into().unwrap_or([0; 8]))
 }
 
 /// Whether the disk is a file, or a simulated one, that can become larger.
-fn is_file(disk: &dyn Disk) -> bool {
+pub(crate) fn is_file(disk: &dyn Disk) -> bool {
     match disk.path() {
         Some(path) => std::fs::metadata(path).is_ok_and(|m| m.is_file()),
         None => true,
@@ -238,13 +298,7 @@ fn is_file(disk: &dyn Disk) -> bool {
 }
 
 /// Reads the meta log into the index, several segments at a time.
-fn load(
-    disk: &dyn Disk,
-    space: &Space,
-    id: u64,
-    index: &Index,
-    meta: &mut MetaLog,
-) -> Result<()> {
+fn load(disk: &dyn Disk, space: &Space, id: u64, index: &Index, meta: &mut MetaLog) -> Result<()> {
     let parts: Vec<MetaPart> = meta.parts.iter().copied().collect();
     let next = AtomicUsize::new(0);
     let found = Mutex::new((0u64, parts.clone()));
@@ -310,11 +364,17 @@ fn replay(
 }
 
 /// Reads lists of runs, counts live bytes, and lets deleted keys of the meta log go.
-fn count_live(disk: &dyn Disk, space: &Space, id: u64, index: &Index) -> Result<()> {
+pub(crate) fn count_live(disk: &dyn Disk, space: &Space, id: u64, index: &Index) -> Result<()> {
     let mut gone = Vec::new();
     let mut outside = None;
     index.for_each_mut(&mut |entry| {
-        if let Reference::Unread { len, offset, bytes, crc } = entry.reference {
+        if let Reference::Unread {
+            len,
+            offset,
+            bytes,
+            crc,
+        } = entry.reference
+        {
             let inside = space.segment_of(offset).is_some();
             // Where the list is damaged the value is lost; getting it says so.
             if inside && let Ok(manifest) = read_manifest(disk, id, (len, offset, bytes, crc)) {
@@ -324,11 +384,15 @@ fn count_live(disk: &dyn Disk, space: &Space, id: u64, index: &Index) -> Result<
         if entry.reference.is_tombstone() && !entry.dirty {
             gone.push((entry.key.clone(), entry.lsn));
         }
-        entry.reference.pieces(entry.key.bytes().len(), &mut |offset, bytes| {
-            if space.segment_of(offset).is_none() || space.segment_of(offset + bytes - 1).is_none() {
-                outside = Some(offset);
-            }
-        });
+        entry
+            .reference
+            .pieces(entry.key.bytes().len(), &mut |offset, bytes| {
+                if space.segment_of(offset).is_none()
+                    || space.segment_of(offset + bytes - 1).is_none()
+                {
+                    outside = Some(offset);
+                }
+            });
         if outside.is_none() {
             space.born(&entry.reference, entry.key.bytes().len());
         }

@@ -91,7 +91,11 @@ pub(crate) fn page_bytes(block: &[u8], uuid: u64) -> Option<usize> {
     let mut r = Reader(block);
     let magic = r.u32()?;
     r.u32()?;
-    let bytes = if r.u64()? == uuid { r.u32()? as usize } else { 0 };
+    let bytes = if r.u64()? == uuid {
+        r.u32()? as usize
+    } else {
+        0
+    };
     (magic == PAGE_MAGIC && bytes >= BLOCK && bytes.is_multiple_of(BLOCK)).then_some(bytes)
 }
 
@@ -108,6 +112,7 @@ pub(crate) struct Slot<'a> {
     pub lsn: Lsn,
     pub key: &'a [u8],
     pub value: Option<&'a [u8]>,
+    /// Where its header starts in the page.
     pub start: u32,
 }
 
@@ -164,7 +169,9 @@ mod tests {
         let page = b.finish();
         assert!(b.is_empty() && page.len() == BLOCK && is_whole(&page, 7));
         assert!(!is_whole(&page, 8));
-        let all: Vec<_> = slots(&page).map(|s| (s.key.to_vec(), s.lsn, s.value.map(<[u8]>::to_vec))).collect();
+        let all: Vec<_> = slots(&page)
+            .map(|s| (s.key.to_vec(), s.lsn, s.value.map(<[u8]>::to_vec)))
+            .collect();
         assert_eq!(
             all,
             [
@@ -173,10 +180,26 @@ mod tests {
                 (b"empty".to_vec(), 3, Some(vec![]))
             ]
         );
-        let slot = SlotRef { page: 0, page_bytes: 4096, start, len: 3, crc };
+        let slot = SlotRef {
+            page: 0,
+            page_bytes: 4096,
+            start,
+            len: 3,
+            crc,
+        };
         assert_eq!(value_of(&page, &slot, b"a"), Some(&b"one"[..]));
         assert_eq!(value_of(&page, &slot, b"b"), None);
-        assert_eq!(value_of(&page, &SlotRef { crc: crc ^ 1, ..slot }, b"a"), None);
+        assert_eq!(
+            value_of(
+                &page,
+                &SlotRef {
+                    crc: crc ^ 1,
+                    ..slot
+                },
+                b"a"
+            ),
+            None
+        );
         for at in 0..page.len() {
             let mut bad = page.clone();
             bad[at] ^= 0x40;

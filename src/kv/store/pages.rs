@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
+use super::config::PAGE_TARGET;
 use super::index::Entry;
 use super::page::{PageBuilder, slot_bytes};
-use super::config::PAGE_TARGET;
 use super::reference::{Reference, SlotRef};
-use super::space::Stream;
+use super::space::{Level, Stream};
 use crate::error::Result;
 use crate::kv::disk::{BLOCK, Blocks, Disk};
 use crate::kv::wal::Lsn;
@@ -21,7 +21,8 @@ struct Slot {
     lsn: Lsn,
     /// What the index must still say for the swap; `None` = a tombstone, which has no place.
     from: Option<Reference>,
-    page_at: usize,
+    /// Which page of the batch.
+    page: usize,
     start: u32,
     len: u32,
     crc: u32,
@@ -32,11 +33,12 @@ struct Slot {
 pub(crate) struct PageWriter<'a> {
     shared: &'a Shared,
     stream: Stream,
+    level: Level,
     /// Checkpoint that must be complete before what was moved out is free.
     checkpoint: u64,
     builder: PageBuilder,
     batch: Vec<u8>,
-    /// Bytes of each page of the batch, by where it starts.
+    /// Where each page of the batch starts, and its bytes.
     pages: Vec<(usize, u32)>,
     slots: Vec<Slot>,
     target: usize,
@@ -49,6 +51,10 @@ impl<'a> PageWriter<'a> {
         Self {
             shared,
             stream,
+            level: match stream {
+                Stream::Moved => Level::Cleaning,
+                _ => Level::Checkpoint,
+            },
             checkpoint,
             builder: PageBuilder::new(shared.id),
             batch: Vec::new(),
@@ -82,7 +88,7 @@ impl<'a> PageWriter<'a> {
             key: key.into(),
             lsn,
             from,
-            page_at: self.batch.len(),
+            page: self.pages.len(),
             start,
             len: len as u32,
             crc,
@@ -114,19 +120,24 @@ impl<'a> PageWriter<'a> {
         }
         let shared = self.shared;
         let bytes = self.batch.len() as u64;
-        let run = shared.allocate(self.stream, bytes, bytes, 0, true)?;
+        let run = shared.allocate(self.stream, bytes, bytes, 0, self.level)?;
         let written = Blocks::copy_of(&self.batch).and_then(|b| shared.disk.write(run.offset, &b));
         if let Err(error) = written {
             shared.space.settle(run);
             return Err(error);
         }
-        shared.counters.coalesced.fetch_add(self.pages.len() as u64, Relaxed);
+        shared
+            .counters
+            .coalesced
+            .fetch_add(self.pages.len() as u64, Relaxed);
         for slot in self.slots.drain(..) {
             let Some(from) = slot.from else { continue };
-            let page = self.pages.iter().find(|(at, _)| *at == slot.page_at);
+            let Some(&(at, page_bytes)) = self.pages.get(slot.page) else {
+                continue;
+            };
             let to = Reference::Slot(SlotRef {
-                page: run.offset + slot.page_at as u64,
-                page_bytes: page.map_or(BLOCK as u32, |(_, bytes)| *bytes),
+                page: run.offset + at as u64,
+                page_bytes,
                 start: slot.start,
                 len: slot.len,
                 crc: slot.crc,
@@ -163,7 +174,9 @@ impl Shared {
                 return Some(std::mem::replace(&mut entry.reference, to));
             }
             let older = entry.older.as_mut()?;
-            let found = older.iter_mut().find(|v| v.lsn == lsn && v.reference.same_place(from));
+            let found = older
+                .iter_mut()
+                .find(|v| v.lsn == lsn && v.reference.same_place(from));
             found.map(|v| std::mem::replace(&mut v.reference, to))
         };
         match self.index.update(key, change).flatten() {

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::Shared;
 use super::index::Entry;
 use super::page;
 use super::reference::{COARSE_CHUNK, Reference, Run, SlotRef, blocks_of, chunk_of};
-use super::Shared;
 use crate::base::crc::crc32c;
 use crate::base::{align_down, align_up};
 use crate::error::{Error, ErrorKind, Result};
@@ -63,7 +63,6 @@ fn unpin_all(shared: &Shared, segments: &[u32]) {
 /// A value that cannot be written over while this lives.
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
-    pub lsn: Lsn,
     pub reference: Reference,
     generation: u32,
     _pins: Pins<'a>,
@@ -117,7 +116,7 @@ impl Shared {
         inline: impl FnOnce(&[u8]) -> R,
     ) -> Option<std::result::Result<R, Found<'_>>> {
         self.index.with(key, |entry| {
-            let (lsn, reference) = entry.and_then(|e: &Entry| e.at(at))?;
+            let (_, reference) = entry.and_then(|e: &Entry| e.at(at))?;
             match reference {
                 Reference::Tombstone => None,
                 Reference::Inline(value) => Some(Ok(inline(value))),
@@ -129,29 +128,28 @@ impl Shared {
                         self.counters.cache_hits.fetch_add(1, Relaxed);
                         return Some(Ok(inline(value)));
                     }
-                    Some(Err(self.found(key, lsn, reference, generation)))
+                    Some(Err(self.found(key, reference, generation)))
                 }
-                _ => Some(Err(self.found(key, lsn, reference, 0))),
+                _ => Some(Err(self.found(key, reference, 0))),
             }
         })
     }
 
-    fn found(&self, key: &[u8], lsn: Lsn, reference: &Reference, generation: u32) -> Found<'_> {
+    fn found(&self, key: &[u8], reference: &Reference, generation: u32) -> Found<'_> {
         Found {
-            lsn,
             reference: reference.clone(),
             generation,
             _pins: Pins::new(self, reference, key.len()),
         }
     }
 
-    /// Holds what `entry_reference` names; the caller holds the entry's shard.
-    pub fn hold(&self, key: &[u8], lsn: Lsn, reference: &Reference) -> Found<'_> {
+    /// Holds what `reference` names; the caller holds the entry's shard.
+    pub fn hold(&self, key: &[u8], reference: &Reference) -> Found<'_> {
         let generation = match reference {
             Reference::Slot(slot) => self.space.generation(slot.page),
             _ => 0,
         };
-        self.found(key, lsn, reference, generation)
+        self.found(key, reference, generation)
     }
 
     /// The whole value as of `at`.
@@ -198,7 +196,9 @@ impl Shared {
         into: &mut [u8],
     ) -> Result<Option<usize>> {
         let copy = |value: &[u8], into: &mut [u8]| {
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(value.len());
+            let start = usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .min(value.len());
             let len = into.len().min(value.len() - start);
             into[..len].copy_from_slice(&value[start..start + len]);
             len
@@ -249,7 +249,8 @@ impl Shared {
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(slot.page));
         }
         let page: Arc<[u8]> = Arc::from(blocks.as_slice());
-        self.cache.insert((slot.page, generation), Arc::clone(&page));
+        self.cache
+            .insert((slot.page, generation), Arc::clone(&page));
         Ok(page)
     }
 
@@ -301,7 +302,9 @@ impl Shared {
                     return Err(self.damaged(key, place));
                 }
             }
-            self.counters.checksums.fetch_add(valid.len().div_ceil(chunk as usize) as u64, Relaxed);
+            self.counters
+                .checksums
+                .fetch_add(valid.len().div_ceil(chunk as usize) as u64, Relaxed);
             self.counters.checksum_batches.fetch_add(1, Relaxed);
             // The part of the window that was asked for.
             let first = at.max(offset);
@@ -325,7 +328,8 @@ impl Shared {
             if skip < run.bytes {
                 let now = usize::try_from(run.bytes - skip).unwrap_or(usize::MAX);
                 let now = now.min(into.len() - done);
-                self.disk.read(run.offset + skip, &mut into[done..done + now])?;
+                self.disk
+                    .read(run.offset + skip, &mut into[done..done + now])?;
                 done += now;
             }
             start += run.bytes;
@@ -341,8 +345,7 @@ impl Shared {
     fn crcs(&self, key: &[u8], reference: &Reference, first: u64, last: u64) -> Result<Vec<u32>> {
         let part = |crcs: &[u32]| {
             let all = crcs.get(first as usize..last as usize);
-            all.map(<[u32]>::to_vec)
-                .ok_or_else(|| self.damaged(key, 0))
+            all.map(<[u32]>::to_vec).ok_or_else(|| self.damaged(key, 0))
         };
         let manifest = match reference {
             Reference::Block { crc, .. } => return part(&[*crc]),

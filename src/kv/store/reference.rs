@@ -99,7 +99,12 @@ pub(crate) enum Reference {
     /// Several runs.
     Manifest(Arc<Manifest>),
     /// A manifest that was named but not read yet; only while opening.
-    Unread { len: u64, offset: u64, bytes: u32, crc: u32 },
+    Unread {
+        len: u64,
+        offset: u64,
+        bytes: u32,
+        crc: u32,
+    },
 }
 
 impl Reference {
@@ -261,9 +266,12 @@ impl Reference {
             3 => {
                 let (len, offset) = (from.u64()?, from.u64()?);
                 let (bytes, crc) = (from.u32()?, from.u32()?);
-                offset
-                    .is_multiple_of(BLOCK as u64)
-                    .then_some(Self::Unread { len, offset, bytes, crc })
+                offset.is_multiple_of(BLOCK as u64).then_some(Self::Unread {
+                    len,
+                    offset,
+                    bytes,
+                    crc,
+                })
             }
             _ => None,
         }
@@ -285,16 +293,16 @@ impl<'a> Reader<'a> {
         self.take(1).map(|b| b[0])
     }
 
-    pub fn u16(&mut self) -> Option<u16> {
-        self.take(2).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes)
-    }
-
     pub fn u32(&mut self) -> Option<u32> {
-        self.take(4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
+        self.take(4)
+            .and_then(|b| b.try_into().ok())
+            .map(u32::from_le_bytes)
     }
 
     pub fn u64(&mut self) -> Option<u64> {
-        self.take(8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes)
+        self.take(8)
+            .and_then(|b| b.try_into().ok())
+            .map(u64::from_le_bytes)
     }
 }
 
@@ -320,26 +328,50 @@ mod tests {
     #[test]
     fn references_survive_storing() {
         round(&Reference::Tombstone);
-        let slot = SlotRef { page: 8192, page_bytes: 16384, start: 100, len: 77, crc: 5 };
+        let slot = SlotRef {
+            page: 8192,
+            page_bytes: 16384,
+            start: 100,
+            len: 77,
+            crc: 5,
+        };
         assert!(matches!(round(&Reference::Slot(slot)), Reference::Slot(s) if s == slot));
         let block = Reference::extent(4096, 4096, vec![9]);
-        assert!(matches!(round(&block), Reference::Block { offset: 4096, len: 4096, crc: 9 }));
+        assert!(matches!(
+            round(&block),
+            Reference::Block {
+                offset: 4096,
+                len: 4096,
+                crc: 9
+            }
+        ));
         let long = Reference::extent(FINE_MAX, 4096, (0..512).collect());
         assert!(matches!(round(&long), Reference::Extent(e) if e.crcs.len() == 512));
-        let m = Reference::Unread { len: 1 << 40, offset: 4096, bytes: 99, crc: 3 };
+        let m = Reference::Unread {
+            len: 1 << 40,
+            offset: 4096,
+            bytes: 99,
+            crc: 3,
+        };
         assert!(matches!(round(&m), Reference::Unread { len, bytes: 99, .. } if len == 1 << 40));
     }
 
     #[test]
     fn wrong_counts_and_offsets_are_refused() {
         let mut bytes = Vec::new();
-        Reference::extent(8192, 4096, vec![1, 2]).encode(&mut bytes).unwrap();
+        Reference::extent(8192, 4096, vec![1, 2])
+            .encode(&mut bytes)
+            .unwrap();
         for (at, with) in [(1, 0xFF), (9, 1), (17, 3)] {
             let mut bad = bytes.clone();
             bad[at] = with;
             assert!(Reference::decode(&mut Reader(&bad)).is_none(), "byte {at}");
         }
-        assert!(Reference::Inline(Arc::from(&b"x"[..])).encode(&mut bytes).is_err());
+        assert!(
+            Reference::Inline(Arc::from(&b"x"[..]))
+                .encode(&mut bytes)
+                .is_err()
+        );
     }
 
     #[test]

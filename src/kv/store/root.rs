@@ -36,12 +36,15 @@ impl Root {
         self.superblock.lock().begin_epoch(&*self.disk, next)
     }
 
-    /// Makes `wal` and `meta` the state that the next opening starts from; durable on return.
+    /// Makes `wal` (without one: what it was) and `meta` the state that the next opening starts
+    /// from; durable on return.
     /// After an error the store is poisoned.
-    pub fn write(&self, wal: &WalStart, meta: Vec<MetaSegment>) -> Result<()> {
+    pub fn write(&self, wal: Option<&WalStart>, meta: Vec<MetaSegment>) -> Result<()> {
         let mut superblock = self.superblock.lock();
         self.check()?;
-        superblock.wal = *wal;
+        if let Some(wal) = wal {
+            superblock.wal = *wal;
+        }
         superblock.meta = meta;
         let written = superblock.write(&*self.disk);
         written.inspect_err(|e| self.fail(e))

@@ -11,7 +11,7 @@
 //! Segments of the meta log are freed by the checkpoint itself, once no superblock lists them.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -37,6 +37,17 @@ pub(crate) enum Stream {
     Pages = 0,
     Values = 1,
     Moved = 2,
+}
+
+/// How far into the last free segments a caller may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Leaves what checkpoints and cleaning will need.
+    User,
+    /// Leaves what cleaning needs.
+    Checkpoint,
+    /// May take the last.
+    Cleaning,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +109,10 @@ pub(crate) struct Space {
     durable: AtomicU64,
     checkpoint: AtomicU64,
     free_count: AtomicU64,
+    /// Segments in all.
+    count: AtomicU32,
+    /// Segments that became free so far.
+    freed: AtomicU64,
     reserve: AtomicU64,
     live: AtomicU64,
 }
@@ -129,6 +144,8 @@ impl Space {
             durable: AtomicU64::new(0),
             checkpoint: AtomicU64::new(0),
             free_count: AtomicU64::new(0),
+            count: AtomicU32::new(0),
+            freed: AtomicU64::new(0),
             reserve: AtomicU64::new(super::config::RESERVE_SEGMENTS),
             live: AtomicU64::new(0),
         };
@@ -136,6 +153,7 @@ impl Space {
             let mut state = space.state.lock();
             state.free = (0..state.kinds.len() as u32).collect();
             space.free_count.store(state.free.len() as u64, Relaxed);
+            space.count.store(state.kinds.len() as u32, Release);
         }
         space
     }
@@ -169,13 +187,15 @@ impl Space {
 
     /// Segments that the store has now.
     pub fn count(&self) -> u32 {
-        self.state.lock().kinds.len() as u32
+        self.count.load(Acquire)
     }
 
     /// How often the segment of `offset` was taken anew: with the offset it names a page's
     /// content for ever.
     pub fn generation(&self, offset: u64) -> u32 {
-        self.segment(self.segment_at(offset)).generation.load(Acquire)
+        self.segment(self.segment_at(offset))
+            .generation
+            .load(Acquire)
     }
 
     /// Holds the segment of `offset` against reuse. The caller sees a reference to it under its
@@ -194,7 +214,9 @@ impl Space {
     pub fn born(&self, reference: &Reference, key_len: usize) {
         reference.pieces(key_len, &mut |offset, bytes| {
             self.live.fetch_add(bytes, Relaxed);
-            self.segment(self.segment_at(offset)).live.fetch_add(bytes, AcqRel);
+            self.segment(self.segment_at(offset))
+                .live
+                .fetch_add(bytes, AcqRel);
         });
     }
 
@@ -212,7 +234,9 @@ impl Space {
 
     /// The writer of `run` is done: committed (and born) or given up.
     pub fn settle(&self, run: Run) {
-        self.segment(self.segment_at(run.offset)).pending.fetch_sub(1, AcqRel);
+        self.segment(self.segment_at(run.offset))
+            .pending
+            .fetch_sub(1, AcqRel);
     }
 
     /// Records up to this one are durable.
@@ -222,7 +246,7 @@ impl Space {
 
     /// This checkpoint is complete.
     pub fn set_checkpoint(&self, number: u64) {
-        self.checkpoint.store(number, std::sync::atomic::Ordering::Release);
+        self.checkpoint.store(number, Release);
         self.state.lock().checkpoint = number;
     }
 
@@ -270,6 +294,7 @@ impl Space {
     }
 
     fn free_in(&self, state: &mut State, n: u32) {
+        self.freed.fetch_add(1, Relaxed);
         let segment = self.segment(n);
         segment.generation.fetch_add(1, AcqRel);
         segment.dead_lsn.store(0, Relaxed);
@@ -279,13 +304,14 @@ impl Space {
         self.free_count.store(state.free.len() as u64, Relaxed);
     }
 
-    /// Takes a free segment, growing the file when there is none. `privileged` may go into the
-    /// reserve. `None` when there is no room.
-    fn take(&self, state: &mut State, kind: Kind, privileged: bool) -> Option<u32> {
-        let reserve = if privileged || self.may_grow {
-            0
-        } else {
-            self.reserve.load(Relaxed)
+    /// Takes a free segment, growing the file when there is none. `level` says how much
+    /// it leaves. `None` when there is no room.
+    fn take(&self, state: &mut State, kind: Kind, level: Level) -> Option<u32> {
+        let reserve = match level {
+            _ if self.may_grow => 0,
+            Level::User => self.reserve.load(Relaxed),
+            Level::Checkpoint => super::config::CLEANING_SEGMENTS,
+            Level::Cleaning => 0,
         };
         if state.free.len() as u64 <= reserve {
             self.reclaim_in(state);
@@ -313,6 +339,7 @@ impl Space {
                 state.closed_at.push(0);
                 state.free.insert(n as u32);
             }
+            self.count.store(state.kinds.len() as u32, Release);
         }
     }
 
@@ -332,14 +359,14 @@ impl Space {
         bytes: u64,
         least: u64,
         summary: u64,
-        privileged: bool,
+        level: Level,
     ) -> Option<Run> {
         let mut state = self.state.lock();
         let stream = stream as usize;
         for fresh in [false, true] {
             if fresh {
                 // A new segment first: when there is none, the open one stays open for less.
-                let n = self.take(&mut state, Kind::Open, privileged)?;
+                let n = self.take(&mut state, Kind::Open, level)?;
                 self.close(&mut state, stream);
                 state.open[stream] = Some(OpenSegment {
                     segment: n,
@@ -374,8 +401,8 @@ impl Space {
     }
 
     /// A whole segment for the meta log.
-    pub fn take_meta(&self) -> Option<u32> {
-        self.take(&mut self.state.lock(), Kind::Meta, true)
+    pub fn take_meta(&self, level: Level) -> Option<u32> {
+        self.take(&mut self.state.lock(), Kind::Meta, level)
     }
 
     /// A meta segment that no superblock lists (any more).
@@ -412,8 +439,9 @@ impl Space {
             }
             if state.kinds.get(n as usize) != Some(&Kind::Free) {
                 let what = format!("values lie in segment {n}, which cannot hold any");
-                return Err(Error::new(ErrorKind::Corrupted, what)
-                    .with_offset(self.segment_start(n)));
+                return Err(
+                    Error::new(ErrorKind::Corrupted, what).with_offset(self.segment_start(n))
+                );
             }
             state.kinds[n as usize] = Kind::Closed;
             state.free.remove(&n);
@@ -458,6 +486,11 @@ impl Space {
         self.free_count.load(Relaxed)
     }
 
+    /// Segments that became free since the store was opened: grows while cleaning gets on.
+    pub fn freed(&self) -> u64 {
+        self.freed.load(Relaxed)
+    }
+
     pub fn may_grow(&self) -> bool {
         self.may_grow
     }
@@ -479,13 +512,16 @@ impl Space {
     pub fn meta_segments(&self) -> Vec<u32> {
         let state = self.state.lock();
         let all = 0..state.kinds.len();
-        all.filter(|n| state.kinds[*n] == Kind::Meta).map(|n| n as u32).collect()
+        all.filter(|n| state.kinds[*n] == Kind::Meta)
+            .map(|n| n as u32)
+            .collect()
     }
 
     /// Readers that hold something.
     pub fn pins(&self) -> u64 {
         let all = 0..self.count();
-        all.map(|n| u64::from(self.segment(n).pins.load(Relaxed))).sum()
+        all.map(|n| u64::from(self.segment(n).pins.load(Relaxed)))
+            .sum()
     }
 
     /// Gives the blocks of free segments back to the file system. Answers the bytes.
@@ -496,7 +532,8 @@ impl Space {
         // Under the lock: a segment that is being discarded must not be taken meanwhile.
         let state = self.state.lock();
         for n in &state.free {
-            self.disk.discard(self.segment_start(*n), self.segment_bytes)?;
+            self.disk
+                .discard(self.segment_start(*n), self.segment_bytes)?;
         }
         Ok(state.free.len() as u64 * self.segment_bytes)
     }

