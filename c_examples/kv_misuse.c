@@ -170,6 +170,11 @@ static void wrong_files(void)
     EXPECT(IO, gds_kv_open(path, &config, &other));
     TRUE(strstr(gds_last_error_message(), path) != NULL);
     EXPECT(IO, gds_kv_destroy(path));
+    gds_kv_repair_report_t repaired = GDS_KV_REPAIR_REPORT_INIT;
+    EXPECT(IO, gds_kv_repair(path, NULL, NULL, &repaired));
+    EXPECT(NOT_FOUND, gds_kv_repair(in_folder("absent"), NULL, NULL, &repaired));
+    EXPECT(INVALID_ARGUMENT, gds_kv_repair(NULL, NULL, NULL, &repaired));
+    EXPECT(INVALID_ARGUMENT, gds_kv_repair(path, NULL, NULL, NULL));
     EXPECT(UNSUPPORTED_FILE, gds_kv_open(folder, &config, &other));
     EXPECT(NOT_FOUND, gds_kv_open(in_folder("no/such/folder"), &config, &other));
     config.create = GDS_SWITCH_OFF;
@@ -186,6 +191,7 @@ static void wrong_files(void)
     config = small();
     EXPECT(UNSUPPORTED_FILE, gds_kv_open(foreign, &config, &other));
     EXPECT(UNSUPPORTED_FILE, gds_kv_destroy(foreign));
+    EXPECT(UNSUPPORTED_FILE, gds_kv_repair(foreign, NULL, NULL, &repaired));
     TRUE(pread(fd, back, sizeof back, 0) == (ssize_t)sizeof back);
     TRUE(memcmp(text, back, sizeof text) == 0);
     config.exclusive = GDS_SWITCH_ON;
@@ -460,6 +466,9 @@ static void full(void)
     }
     EXPECT(OK, gds_kv_put(tiny, KEY, value, sizeof value, NULL));
     gds_kv_close(tiny);
+    gds_kv_repair_report_t report = GDS_KV_REPAIR_REPORT_INIT;
+    EXPECT(OK, gds_kv_repair(file, NULL, NULL, &report));
+    TRUE(report.was_clean == 1 && report.keys == 1 && report.lost == 0);
     EXPECT(OK, gds_kv_destroy(file));
 }
 

@@ -3012,17 +3012,6 @@ GDS_API void gds_region_unmap(gds_region_t *region) GDS_NOEXCEPT;
 /* ==== Key-value store ================================================================= */
 
 /**
- * A store that is open for C: the last handle that uses it makes a checkpoint and closes it.
- */
-typedef struct Opened Opened;
-
-/** A scan, and what its last entry points to. */
-typedef struct Scanning Scanning;
-
-/** A writer, until it is committed. Holds its store. */
-typedef struct Writer Writer;
-
-/**
  * Changes that will be one commit. Made by gds_kv_batch_create(), given back to
  * gds_kv_batch_destroy().
  */
@@ -3156,6 +3145,26 @@ typedef struct gds_kv_report_t {
     /** Problems; 0: all is well. */
     uint64_t problems;
 } gds_kv_report_t;
+
+/** What repair did. Start from GDS_KV_REPAIR_REPORT_INIT. */
+typedef struct gds_kv_repair_report_t {
+    /** sizeof(gds_kv_repair_report_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** 1: the store was well, and nothing was changed. */
+    uint32_t was_clean;
+    /**
+     * 1: the index was rebuilt from what was found; 0: damaged values were dropped at most.
+     */
+    uint32_t rebuilt;
+    /** Why it could not be opened, a gds_status_t; GDS_STATUS_OK: it could. */
+    int32_t reason_status;
+    /** Keys that the store has now. */
+    uint64_t keys;
+    /** Keys whose newest value is lost. */
+    uint64_t lost;
+    /** What that reason had to say, cut to fit; "" if there was none. */
+    char reason[256];
+} gds_kv_repair_report_t;
 
 /**
  * Told of each problem, on the thread that verifies; of the first thousand. Must not throw
@@ -3544,6 +3553,7 @@ GDS_API void gds_kv_scan_close(gds_kv_scan_t *scan) GDS_NOEXCEPT;
 #define GDS_KV_CONFIG_INIT                                                                 \
     { sizeof(gds_kv_config_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_KV_REPORT_INIT { sizeof(gds_kv_report_t), 0, 0, 0, 0 }
+#define GDS_KV_REPAIR_REPORT_INIT { sizeof(gds_kv_repair_report_t), 0, 0, 0, 0, 0, { 0 } }
 
 /* ==== Key-value store: the whole ====================================================== */
 
@@ -3661,6 +3671,8 @@ typedef struct gds_kv_stats_t {
     gds_kv_latency_t durable_latency;
     /** Flushes: how long they took. */
     gds_kv_latency_t flush_latency;
+    /** Batches of the log, with the flush that their data needs: how long they took. */
+    gds_kv_latency_t wal_sync_latency;
     /** Nanoseconds since the store was opened. */
     uint64_t elapsed_ns;
     /** What that failure had to say, cut to fit; "" if there was none. */
@@ -3712,6 +3724,26 @@ gds_status_t gds_kv_verify(const gds_kv_t *kv, gds_kv_problem_fn callback, void 
                            gds_kv_report_t *report_out) GDS_NOEXCEPT;
 
 /**
+ * Make a store usable again that cannot be opened or has damaged values. Make a copy first.
+ *
+ * The index is rebuilt from what can be found; values that are not what was written are
+ * dropped and told. A key that was deleted long ago may come back. A store that is well is
+ * left alone. It must not be open.
+ *
+ * @param path        a regular file or block device that holds a store.
+ * @param callback    told of each value that is lost. May be NULL.
+ * @param user_data   handed to every call.
+ * @param report_out  struct_size set.
+ * @return GDS_STATUS_OK: also when values are lost, the report counts them;
+ *         GDS_STATUS_UNSUPPORTED_FILE: nothing of a store is left; GDS_STATUS_NO_SPACE;
+ *         GDS_STATUS_IO: also when it is open; as gds_kv_open();
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_repair(const char *path, gds_kv_problem_fn callback, void *user_data,
+                           gds_kv_repair_report_t *report_out) GDS_NOEXCEPT;
+
+/**
  * Tell what a store has counted, and how large it is.
  *
  * @param stats_out  struct_size set.
@@ -3724,13 +3756,10 @@ gds_status_t gds_kv_stats(const gds_kv_t *kv, gds_kv_stats_t *stats_out) GDS_NOE
 #define GDS_KV_STATS_INIT                                                                  \
     { sizeof(gds_kv_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
       0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
-      { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, 0,       \
-      { 0 } }
+      { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 },          \
+      { 0, 0, 0, 0, 0 }, 0, { 0 } }
 
 /* ==== Key-value store: device memory ================================================== */
-
-/** A device's side of a store. Keeps the store open. */
-typedef struct Attached Attached;
 
 /**
  * A store beside a context: its values from and to the memory of a device. May be used from

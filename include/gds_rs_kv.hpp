@@ -180,6 +180,14 @@ public:
     /** Removes a store that is not open. */
     static void destroy(const std::string &path) { check(gds_kv_destroy(path.c_str())); }
 
+    /** Makes a store usable again that cannot be opened or has damaged values. */
+    static gds_kv_repair_report_t repair(const std::string &path)
+    {
+        gds_kv_repair_report_t report = GDS_KV_REPAIR_REPORT_INIT;
+        check(gds_kv_repair(path.c_str(), nullptr, nullptr, &report));
+        return report;
+    }
+
     /** Durable when it returns; the number of the change. */
     uint64_t put(const bytes &key, const bytes &value) const
     {

@@ -1,6 +1,6 @@
 //! The whole store: durability, space, verification, statistics.
 
-use core::ffi::c_void;
+use core::ffi::{c_char, c_void};
 use std::ptr;
 
 use super::convert::{self, AbiStruct, StructOut};
@@ -9,10 +9,10 @@ use super::guard::guard;
 use super::handle;
 use super::status::{self, gds_status_t};
 use super::types::{
-    gds_kv_latency_t, gds_kv_problem_fn, gds_kv_problem_t, gds_kv_report_t, gds_kv_stats_t,
-    gds_kv_t,
+    gds_kv_latency_t, gds_kv_problem_fn, gds_kv_problem_t, gds_kv_repair_report_t,
+    gds_kv_report_t, gds_kv_stats_t, gds_kv_t,
 };
-use crate::kv::store::{KvStats, Problem};
+use crate::kv::store::{KvStats, Problem, Store};
 use crate::metrics::Latency;
 
 // SAFETY: repr(C) without padding, begins with `struct_size`, integers only.
@@ -29,6 +29,22 @@ unsafe impl AbiStruct for gds_kv_report_t {
     }
 }
 
+// SAFETY: repr(C) without padding, begins with `struct_size`, integers only.
+unsafe impl AbiStruct for gds_kv_repair_report_t {
+    const NAME: &'static str = "gds_kv_repair_report_t";
+    fn initial() -> Self {
+        Self {
+            struct_size: 0,
+            was_clean: 0,
+            rebuilt: 0,
+            reason_status: 0,
+            keys: 0,
+            lost: 0,
+            reason: [0; 256],
+        }
+    }
+}
+
 // SAFETY: repr(C) without padding, begins with `struct_size`, numbers only.
 unsafe impl AbiStruct for gds_kv_stats_t {
     const NAME: &'static str = "gds_kv_stats_t";
@@ -38,7 +54,8 @@ unsafe impl AbiStruct for gds_kv_stats_t {
 }
 
 const _: () = assert!(size_of::<gds_kv_report_t>() == 32 && size_of::<gds_kv_problem_t>() == 40);
-const _: () = assert!(size_of::<gds_kv_stats_t>() == 16 + 46 * 8 + 4 * 40 + 256);
+const _: () = assert!(size_of::<gds_kv_stats_t>() == 16 + 46 * 8 + 5 * 40 + 256);
+const _: () = assert!(size_of::<gds_kv_repair_report_t>() == 288);
 
 /// Wait until everything that was committed is durable.
 ///
@@ -115,6 +132,55 @@ pub unsafe extern "C" fn gds_kv_verify(
             bytes: report.bytes,
             problems: report.problems,
             ..gds_kv_report_t::initial()
+        });
+        Ok(())
+    })
+}
+
+/// Make a store usable again that cannot be opened or has damaged values. Make a copy first.
+///
+/// The index is rebuilt from what can be found; values that are not what was written are
+/// dropped and told. A key that was deleted long ago may come back. A store that is well is
+/// left alone. It must not be open.
+///
+/// @param path        a regular file or block device that holds a store.
+/// @param callback    told of each value that is lost. May be NULL.
+/// @param user_data   handed to every call.
+/// @param report_out  struct_size set.
+/// @return GDS_STATUS_OK: also when values are lost, the report counts them;
+///         GDS_STATUS_UNSUPPORTED_FILE: nothing of a store is left; GDS_STATUS_NO_SPACE;
+///         GDS_STATUS_IO: also when it is open; as gds_kv_open();
+///         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gds_kv_repair(
+    path: *const c_char,
+    callback: gds_kv_problem_fn,
+    user_data: *mut c_void,
+    report_out: *mut gds_kv_repair_report_t,
+) -> gds_status_t {
+    guard(|| {
+        handle::not_forked()?;
+        // SAFETY: the caller gives a NUL-terminated path.
+        let path = unsafe { convert::path(path, "path")? };
+        // SAFETY: the caller gives a struct of struct_size bytes.
+        let place = unsafe { StructOut::new(report_out)? };
+        let report = Store::repair(path)?;
+        if let Some(call) = callback {
+            for problem in &report.lost {
+                // SAFETY: the caller gave both together.
+                unsafe { tell(call, user_data, problem) };
+            }
+        }
+        let reason = report.reason.as_ref();
+        place.write(gds_kv_repair_report_t {
+            was_clean: u32::from(report.was_clean),
+            rebuilt: u32::from(report.rebuilt),
+            reason_status: reason.map_or(0, |error| status::of_kind(error.kind()) as i32),
+            keys: report.keys,
+            lost: report.lost.len() as u64,
+            reason: convert::chars(reason.map_or("", |error| error.message())),
+            ..gds_kv_repair_report_t::initial()
         });
         Ok(())
     })
@@ -229,6 +295,7 @@ fn stats_to_c(stats: &KvStats) -> gds_kv_stats_t {
         write_latency: latency_to_c(&stats.write_latency),
         durable_latency: latency_to_c(&stats.durable_latency),
         flush_latency: latency_to_c(&stats.flush_latency),
+        wal_sync_latency: latency_to_c(&stats.wal_sync_latency),
         elapsed_ns: stats.elapsed_ns,
         background_error: convert::chars(error.map_or("", |error| error.message())),
     }

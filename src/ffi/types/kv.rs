@@ -129,6 +129,26 @@ pub struct gds_kv_report_t {
     pub problems: u64,
 }
 
+/// What repair did. Start from GDS_KV_REPAIR_REPORT_INIT.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct gds_kv_repair_report_t {
+    /// sizeof(gds_kv_repair_report_t) as the caller compiled it.
+    pub struct_size: u32,
+    /// 1: the store was well, and nothing was changed.
+    pub was_clean: u32,
+    /// 1: the index was rebuilt from what was found; 0: damaged values were dropped at most.
+    pub rebuilt: u32,
+    /// Why it could not be opened, a gds_status_t; GDS_STATUS_OK: it could.
+    pub reason_status: i32,
+    /// Keys that the store has now.
+    pub keys: u64,
+    /// Keys whose newest value is lost.
+    pub lost: u64,
+    /// What that reason had to say, cut to fit; "" if there was none.
+    pub reason: [c_char; 256],
+}
+
 /// Told of each problem, on the thread that verifies; of the first thousand. Must not throw
 /// or longjmp, and must not use the store.
 pub type gds_kv_problem_fn =

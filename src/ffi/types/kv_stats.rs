@@ -116,6 +116,8 @@ pub struct gds_kv_stats_t {
     pub durable_latency: gds_kv_latency_t,
     /// Flushes: how long they took.
     pub flush_latency: gds_kv_latency_t,
+    /// Batches of the log, with the flush that their data needs: how long they took.
+    pub wal_sync_latency: gds_kv_latency_t,
     /// Nanoseconds since the store was opened.
     pub elapsed_ns: u64,
     /// What that failure had to say, cut to fit; "" if there was none.
