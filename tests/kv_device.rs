@@ -231,6 +231,8 @@ fn many_at_once_come_in_few_transfers_each_with_its_answer() {
         "200 neighbours are joined: {stats:?}"
     );
     assert_eq!((stats.gets, stats.bytes_read), (303, total as u64));
+    let of_store = rig.store().stats();
+    assert!(of_store.reads >= stats.transfers && of_store.read_bytes >= 200 * 4096);
 }
 
 #[test]
@@ -306,6 +308,11 @@ fn values_are_put_from_a_buffer_and_come_back() {
             assert!(back.as_ref() == Some(&value), "{size}");
         }
         let store = rig.store().clone();
+        let stats = store.stats();
+        assert!(
+            stats.written_bytes > stats.user_bytes,
+            "device writes count: {stats:?}"
+        );
         let (path, keys) = (rig.path.clone(), store.keys());
         assert_clean(&store);
         drop(rig.device);

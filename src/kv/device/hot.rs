@@ -293,7 +293,7 @@ impl DeviceStore {
             state.slots.insert(id, slot);
             drop(state);
             let mut filling = Filling {
-                hot: &**hot,
+                hot,
                 id,
                 done: false,
             };

@@ -115,6 +115,10 @@ impl Store {
             return Err(Error::new(ErrorKind::NotSupported, message));
         };
         let file = context.open_file(path, OpenMode::read_write())?;
+        if !context.device().is_host() {
+            // Now, while nothing is queued: later the driver may make it wait for streams.
+            context.prepare_crc32c()?;
+        }
         let hot = match config.cache_bytes {
             0 => None,
             bytes => Some(Arc::new(Hot::new(context, bytes)?)),

@@ -254,7 +254,9 @@ impl Inner {
         }
         let mut order_of_jobs: Vec<usize> = Vec::new();
         let moves = moves(&window, gets, &mut order_of_jobs);
+        let bytes = moves.iter().map(|m| m.size).sum();
         add(&self.counters.transfers, moves.len() as u64);
+        self.store.count_reads(moves.len() as u64, bytes);
         if let ([one], None) = (moves.as_slice(), order) {
             // A small read is soonest done in this thread.
             let read = self

@@ -264,6 +264,11 @@ impl Store {
         self.shared().version(key)
     }
 
+    /// Counts reads of located values, which went past this store's disk.
+    pub(crate) fn count_reads(&self, operations: u64, bytes: u64) {
+        self.shared().disk.add_reads(operations, bytes);
+    }
+
     /// Where the store is, if it is in a file or on a block device.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
