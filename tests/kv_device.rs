@@ -52,17 +52,22 @@ impl Rig {
 
 /// Flips a bit of the stored value of `key`.
 fn damage(store: &Store, path: &Path, key: &[u8], at: u64) {
-    let located = store.locate(key, at..at + 1).unwrap().unwrap();
+    let located = store
+        .locate(key, at..at + 1)
+        .expect("no damage yet")
+        .expect("the key");
     let place = located.pieces[0].offset + (at - located.start);
     let file = std::fs::File::options()
         .read(true)
         .write(true)
         .open(path)
-        .unwrap();
+        .expect("the file of the store");
     let mut byte = [0];
-    file.read_exact_at(&mut byte, place).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], place).unwrap();
-    file.sync_all().unwrap();
+    file.read_exact_at(&mut byte, place)
+        .expect("the file of the store");
+    file.write_all_at(&[byte[0] ^ 1], place)
+        .expect("the file of the store");
+    file.sync_all().expect("the file of the store");
 }
 
 fn sizes() -> Vec<usize> {

@@ -9,8 +9,8 @@ use super::guard::guard;
 use super::handle;
 use super::status::{self, gds_status_t};
 use super::types::{
-    gds_kv_latency_t, gds_kv_problem_fn, gds_kv_problem_t, gds_kv_repair_report_t,
-    gds_kv_report_t, gds_kv_stats_t, gds_kv_t,
+    gds_kv_latency_t, gds_kv_problem_fn, gds_kv_problem_t, gds_kv_repair_report_t, gds_kv_report_t,
+    gds_kv_stats_t, gds_kv_t,
 };
 use crate::kv::store::{KvStats, Problem, Store};
 use crate::metrics::Latency;
