@@ -6,11 +6,14 @@ mod kv_common;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use common::{Folder, alloc, context};
 use gds_rs::ErrorKind;
 use gds_rs::engine::{Buffer, Context};
+use gds_rs::io::fault::{Fault, FaultPlan};
+use gds_rs::io::posix::Posix;
 use gds_rs::kv::device::{DeviceConfig, DeviceStore, Get, Got};
 use gds_rs::kv::store::{KvConfig, Store};
 use kv_common::{Random, assert_clean, bytes, small};
@@ -293,6 +296,49 @@ fn damage_is_found_where_the_bytes_land_and_told_of_that_value_alone() {
         let error = rig.device.get_one(&get(1, offset, size)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupted, "{offset} {size}");
     }
+}
+
+#[test]
+fn what_goes_wrong_on_the_way_is_read_again_by_the_host() {
+    let rig = Rig::new(small(), 1 << 20);
+    let sizes = [100usize, 5000, 300_000, FINE_MAX + 9, 4096];
+    for (i, size) in sizes.iter().enumerate() {
+        let value = bytes(i as u64, *size);
+        rig.store().put(&[i as u8 + 1], &value).unwrap();
+    }
+    // Every read of the context fails; those of the store itself do not.
+    let plan = FaultPlan {
+        io_error_at: Some(0..u64::MAX),
+        ..FaultPlan::default()
+    };
+    let fault = Arc::new(Fault::new(Arc::new(Posix), plan));
+    let context = common::context_over(common::small_config(), fault);
+    let config = DeviceConfig {
+        cache_bytes: 1 << 20,
+    };
+    let device = rig.store().attach(&context, config).unwrap();
+    for (i, size) in sizes.iter().enumerate() {
+        let buffer = alloc(&context, *size as u64);
+        let key = [i as u8 + 1];
+        let got = device.get_to(&key, 0, &buffer, 0, u64::MAX).unwrap();
+        assert_eq!(got, Some(*size as u64));
+        assert!(
+            *common::bytes(&buffer) == bytes(i as u64, *size)[..],
+            "{size}"
+        );
+        let range = device.get_to(&key, 50, &buffer, 3, 20).unwrap();
+        assert_eq!(range, Some(20));
+        assert!(common::bytes(&buffer)[3..23] == bytes(i as u64, *size)[50..70]);
+    }
+    assert!(device.cache(&[3]).unwrap());
+    assert_eq!(device.stats().rereads, 2 * 4 + 1);
+    // A write that fails is an error, and the key keeps what it had.
+    let buffer = alloc(&context, 9000);
+    let error = device.put_from(&[1], &buffer, 0, 9000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!(rig.store().get(&[1]).unwrap().unwrap(), bytes(0, 100));
+    rig.store().put(&[1], b"other").unwrap();
+    assert_clean(rig.store());
 }
 
 #[test]
