@@ -298,6 +298,7 @@ impl Shared {
         }
         // Neighbours in key order share pages.
         draft.keys.sort_unstable();
+        self.index.settle_order();
         let stored = (|| {
             draft.pages(meta.number + 1)?;
             draft.entries()?;

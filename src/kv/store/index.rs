@@ -3,9 +3,8 @@
 //!
 //! A look-up takes one shard's read lock, touches two cache lines and allocates nothing. Changes
 //! come in log order (the caller holds the commit lock), but for swaps of places, which keep a
-//! version's number. Lock order: shard, then ordered keys.
+//! version's number. Lock order: shard, then ordered keys, then the list of new ones.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,6 +13,7 @@ use hashbrown::hash_table::Entry as Place;
 use parking_lot::RwLock;
 
 use super::key::{Hasher, Key};
+use super::ordered::Ordered;
 use super::reference::Reference;
 use crate::kv::wal::Lsn;
 
@@ -96,7 +96,7 @@ pub(crate) struct Replaced {
 #[derive(Debug)]
 pub(crate) struct Index {
     shards: Box<[RwLock<Shard>]>,
-    ordered: Option<RwLock<BTreeSet<Key>>>,
+    ordered: Option<Ordered>,
     hasher: Hasher,
     keys: AtomicU64,
     bytes: AtomicU64,
@@ -116,7 +116,7 @@ impl Index {
     pub fn new(ordered: bool) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            ordered: ordered.then(RwLock::default),
+            ordered: ordered.then(Ordered::default),
             hasher: Hasher::random(),
             keys: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -144,6 +144,13 @@ impl Index {
     /// Keys changed since the last checkpoint.
     pub fn dirty(&self) -> u64 {
         self.dirty.load(Relaxed)
+    }
+
+    /// Brings new keys into their order, so that the next scan has little to do.
+    pub fn settle_order(&self) {
+        if let Some(ordered) = &self.ordered {
+            drop(ordered.keys());
+        }
     }
 
     pub fn is_ordered(&self) -> bool {
@@ -228,8 +235,8 @@ impl Index {
                 dirty.push(entry.key.clone());
                 self.dirty.fetch_add(1, Relaxed);
                 self.add_cost(0, entry.cost(ordered));
-                if let Some(keys) = &self.ordered {
-                    keys.write().insert(entry.key.clone());
+                if let Some(ordered) = &self.ordered {
+                    ordered.add(entry.key.clone());
                 }
                 place.insert(entry);
             }
@@ -278,8 +285,8 @@ impl Index {
                 };
                 self.add_cost(0, entry.cost(ordered));
                 self.count(false, is_value);
-                if let Some(keys) = &self.ordered {
-                    keys.write().insert(entry.key.clone());
+                if let Some(ordered) = &self.ordered {
+                    ordered.add(entry.key.clone());
                 }
                 place.insert(entry);
             }
@@ -336,8 +343,8 @@ impl Index {
         if e.lsn == lsn && e.reference.is_tombstone() && !e.dirty && e.older.is_none() {
             self.add_cost(e.cost(self.ordered.is_some()), 0);
             let (entry, _) = place.remove();
-            if let Some(keys) = &self.ordered {
-                keys.write().remove(&entry.key);
+            if let Some(ordered) = &self.ordered {
+                ordered.remove(&entry.key);
             }
         }
     }
@@ -439,8 +446,8 @@ impl Index {
             _ => false,
         };
         match &self.ordered {
-            Some(keys) if !empty => keys
-                .read()
+            Some(ordered) if !empty => ordered
+                .keys()
                 .range::<[u8], _>((from, to))
                 .take(most)
                 .cloned()

@@ -20,6 +20,7 @@ mod key;
 mod meta;
 mod meter;
 mod open;
+mod ordered;
 mod page;
 mod pages;
 mod put_writer;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Shared;
 use super::config::PAGE_TARGET;
 use super::index::Entry;
+use super::key::Key;
 use super::page::{PageBuilder, slot_bytes};
 use super::reference::{Reference, SlotRef};
 use super::space::{Level, Stream};
@@ -17,7 +18,7 @@ const BATCH: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Slot {
-    key: Box<[u8]>,
+    key: Key,
     lsn: Lsn,
     /// What the index must still say for the swap; `None` = a tombstone, which has no place.
     from: Option<Reference>,
@@ -85,7 +86,7 @@ impl<'a> PageWriter<'a> {
         }
         let (start, crc) = self.builder.push(key, lsn, value);
         self.slots.push(Slot {
-            key: key.into(),
+            key: Key::new(key),
             lsn,
             from,
             page: self.pages.len(),
@@ -142,7 +143,7 @@ impl<'a> PageWriter<'a> {
                 len: slot.len,
                 crc: slot.crc,
             });
-            shared.swap(&slot.key, slot.lsn, &from, to, self.checkpoint);
+            shared.swap(slot.key.bytes(), slot.lsn, &from, to, self.checkpoint);
         }
         self.pages.clear();
         self.batch.clear();

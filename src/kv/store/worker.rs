@@ -90,6 +90,10 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
 }
 
 fn run(signal: &Signal, store: &Weak<Shared>) {
+    // What opening found, so that the first scan need not wait for it.
+    if let Some(shared) = store.upgrade() {
+        shared.index.settle_order();
+    }
     loop {
         let space = {
             let mut wanted = signal.wanted.lock();
