@@ -71,6 +71,12 @@ mod layout {
         "gds_prefetch_t",
         "gds_region_set_t",
         "gds_region_t",
+        "gds_kv_t",
+        "gds_kv_batch_t",
+        "gds_kv_device_t",
+        "gds_kv_scan_t",
+        "gds_kv_snapshot_t",
+        "gds_kv_writer_t",
     ];
 
     /// src/ffi/types as one file, without what only a crate of many files needs.

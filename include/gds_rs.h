@@ -159,7 +159,7 @@ GDS_ENUM(gds_status_t) {
     GDS_STATUS_ABI_MISMATCH = 7,
     /** The operating system failed an operation; see os_error. */
     GDS_STATUS_IO = 20,
-    /** No such file. */
+    /** No such file or key. */
     GDS_STATUS_NOT_FOUND = 21,
     /** The operating system forbids it. */
     GDS_STATUS_PERMISSION_DENIED = 22,
@@ -3008,6 +3008,1010 @@ GDS_API void gds_region_unmap(gds_region_t *region) GDS_NOEXCEPT;
 #define GDS_REGION_INFO_INIT { sizeof(gds_region_info_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_REGION_STATS_INIT                                                              \
     { sizeof(gds_region_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== Key-value store ================================================================= */
+
+/**
+ * Changes that will be one commit. Made by gds_kv_batch_create(), given back to
+ * gds_kv_batch_destroy().
+ */
+typedef struct gds_kv_batch_t gds_kv_batch_t;
+
+/**
+ * Keys in order. One thread at a time. Made by gds_kv_scan_open() or
+ * gds_kv_snapshot_scan(), given back to gds_kv_scan_close().
+ */
+typedef struct gds_kv_scan_t gds_kv_scan_t;
+
+/**
+ * A store as it was at one moment. May be used from many threads at once. Made by
+ * gds_kv_snapshot_open(), given back to gds_kv_snapshot_close().
+ */
+typedef struct gds_kv_snapshot_t gds_kv_snapshot_t;
+
+/**
+ * A store: keys with values in one file or block device. May be used from many threads at
+ * once. Made by gds_kv_open(), given back to gds_kv_close().
+ */
+typedef struct gds_kv_t gds_kv_t;
+
+/**
+ * A value that is written piece by piece. One thread at a time. Made by
+ * gds_kv_writer_open(), given back to gds_kv_writer_close().
+ */
+typedef struct gds_kv_writer_t gds_kv_writer_t;
+
+/**
+ * How a store is made and opened. Start from GDS_KV_CONFIG_INIT or gds_kv_config_init().
+ * Where a field says "0 picks", 0 stands for that value. The first four sizes count when
+ * the store is made; later it keeps what it was made with.
+ */
+typedef struct gds_kv_config_t {
+    /** sizeof(gds_kv_config_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /**
+     * Largest value that is kept in the log and in shared pages, bytes, at most 16384;
+     * larger ones get room of their own. 0 picks 4032.
+     */
+    uint32_t inline_max_bytes;
+    /** The whole store, bytes. 0: a file grows as needed, a block device is used whole. */
+    uint64_t size_bytes;
+    /** The ring of the log, bytes, a multiple of 4096. 0 picks 64 MiB. */
+    uint64_t wal_bytes;
+    /** A segment, bytes, a power of two from 64 KiB to 1 GiB. 0 picks 64 MiB. */
+    uint64_t segment_bytes;
+    /**
+     * From one copy of the superblock to the next, bytes, a multiple of 4096. 0 picks
+     * 1 MiB.
+     */
+    uint64_t superblock_spacing_bytes;
+    /**
+     * Small values and changes in memory that start a checkpoint, bytes. 0 picks 64 MiB.
+     */
+    uint64_t memtable_bytes;
+    /** Host memory for pages of small values that were read, bytes. 0 picks 64 MiB. */
+    uint64_t cache_bytes;
+    /** Memory that keys and references may take, bytes; 0: no limit. */
+    uint64_t index_bytes_max;
+    /** Changes that may wait for the log's thread, bytes. 0 picks 16 MiB. */
+    uint64_t pending_bytes;
+    /** One write of the log, bytes, a multiple of 4096. 0 picks 1 MiB. */
+    uint32_t max_batch_bytes;
+    /** How long a change may wait for room before it fails, milliseconds. 0 picks 10000. */
+    uint32_t stall_ms;
+    /** Whether to make a store where there is none, a gds_switch_t; DEFAULT is on. */
+    int32_t create;
+    /** Whether to refuse a file that is there already, a gds_switch_t; DEFAULT is off. */
+    int32_t exclusive;
+    /** Whether to keep keys in order, which scans need, a gds_switch_t; DEFAULT is on. */
+    int32_t ordered;
+    /** Zero. */
+    uint32_t reserved;
+} gds_kv_config_t;
+
+/**
+ * Told once that everything up to `lsn` is durable, or, with another status than
+ * GDS_STATUS_OK, that it never will be.
+ *
+ * Runs on the log's thread, or at once on the thread that asked. Must not throw, longjmp or
+ * block, and must not use the store: others wait for it.
+ */
+typedef void (*gds_kv_durable_fn)(uint64_t lsn, int32_t status, void *user_data);
+
+/**
+ * A key of a scan. Pointers are the library's, valid until the scan's next call. This
+ * struct never changes.
+ */
+typedef struct gds_kv_entry_t {
+    /** The key. */
+    const void *key;
+    /** Bytes of it. */
+    uint64_t key_size;
+    /** The value; NULL from gds_kv_scan_next_key(). */
+    const void *value;
+    /** Bytes of it, also where it was not read. */
+    uint64_t value_size;
+} gds_kv_entry_t;
+
+/**
+ * Something that verification found. Pointers are valid during the call. Start from
+ * nothing: the library fills it.
+ */
+typedef struct gds_kv_problem_t {
+    /** Bytes of this struct that were filled. */
+    uint32_t struct_size;
+    /** A gds_status_t. */
+    int32_t status;
+    /** The key whose value it is; NULL for the store's own structures. */
+    const void *key;
+    /** Bytes of it. */
+    uint64_t key_size;
+    /** Where in the file, bytes, or UINT64_MAX. */
+    uint64_t file_offset;
+    /** What is wrong. Never NULL. */
+    const char *message;
+} gds_kv_problem_t;
+
+/** What verification found. Start from GDS_KV_REPORT_INIT. */
+typedef struct gds_kv_report_t {
+    /** sizeof(gds_kv_report_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Keys whose values were read. */
+    uint64_t keys;
+    /** Bytes of values that are what was written. */
+    uint64_t bytes;
+    /** Problems; 0: all is well. */
+    uint64_t problems;
+} gds_kv_report_t;
+
+/** What repair did. Start from GDS_KV_REPAIR_REPORT_INIT. */
+typedef struct gds_kv_repair_report_t {
+    /** sizeof(gds_kv_repair_report_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** 1: the store was well, and nothing was changed. */
+    uint32_t was_clean;
+    /**
+     * 1: the index was rebuilt from what was found; 0: damaged values were dropped at most.
+     */
+    uint32_t rebuilt;
+    /** Why it could not be opened, a gds_status_t; GDS_STATUS_OK: it could. */
+    int32_t reason_status;
+    /** Keys that the store has now. */
+    uint64_t keys;
+    /** Keys whose newest value is lost. */
+    uint64_t lost;
+    /** What that reason had to say, cut to fit; "" if there was none. */
+    char reason[256];
+} gds_kv_repair_report_t;
+
+/**
+ * Told of each problem, on the thread that verifies; of the first thousand. Must not throw
+ * or longjmp, and must not use the store.
+ */
+typedef void (*gds_kv_problem_fn)(const gds_kv_problem_t *problem, void *user_data);
+
+/** How long operations took, nanoseconds. This struct never changes. */
+typedef struct gds_kv_latency_t {
+    /** Mean. */
+    uint64_t mean_ns;
+    /** Median; a percentile may be one sixteenth too high. */
+    uint64_t p50_ns;
+    /** 99th percentile. */
+    uint64_t p99_ns;
+    /** 99.9th percentile. */
+    uint64_t p999_ns;
+    /** The longest. */
+    uint64_t max_ns;
+} gds_kv_latency_t;
+
+/**
+ * Fill a store's configuration with its defaults, as GDS_KV_CONFIG_INIT does.
+ *
+ * @param config_out  filled as far as `size` goes, struct_size included.
+ * @param size        sizeof(gds_kv_config_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: config_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Open a store, or make one where there is none, and recover what was committed.
+ *
+ * The file or block device is locked: no other open of it succeeds while this one, a
+ * snapshot or a scan of it is there. The store has two threads of its own, which sleep
+ * while there is nothing to do.
+ *
+ * @param path    a regular file or block device.
+ * @param config  NULL: as GDS_KV_CONFIG_INIT.
+ * @param kv_out  give it to gds_kv_close() once.
+ * @return GDS_STATUS_INVALID_CONFIG: the message names the field;
+ *         GDS_STATUS_UNSUPPORTED_FILE: it holds something else, or is a directory;
+ *         GDS_STATUS_NOT_SUPPORTED: a newer format; GDS_STATUS_CORRUPTED: what was durable
+ *         is not what was written, gds_last_error() tells where; GDS_STATUS_NO_SPACE;
+ *         GDS_STATUS_NOT_FOUND; GDS_STATUS_PERMISSION_DENIED; GDS_STATUS_IO: also when it
+ *         is open already or, with `exclusive`, there; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_open(const char *path, const gds_kv_config_t *config,
+                         gds_kv_t **kv_out) GDS_NOEXCEPT;
+
+/**
+ * Close a store. NULL and closed handles are fine.
+ *
+ * Writers, scans, snapshots and devices of it stay usable; the last of them that may write
+ * ends the store: what was committed is written and a checkpoint made. Call gds_kv_sync()
+ * and gds_kv_checkpoint() before to know how that went.
+ */
+GDS_API void gds_kv_close(gds_kv_t *kv) GDS_NOEXCEPT;
+
+/**
+ * Remove a store that is not open: the file, or the superblocks on a block device.
+ *
+ * @return GDS_STATUS_UNSUPPORTED_FILE: no store; GDS_STATUS_IO: also when it is open; as
+ *         gds_kv_open().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_destroy(const char *path) GDS_NOEXCEPT;
+
+/**
+ * Put a value in place of what the key had, and wait until it is durable.
+ *
+ * @param key         1 to 65536 bytes, fewer in a store of small segments.
+ * @param value       NULL only with value_size 0.
+ * @param value_size  at most 1 TiB.
+ * @param lsn_out     the number of the change in the log. May be NULL.
+ * @return GDS_STATUS_INVALID_ARGUMENT: also for a key without bytes or too long;
+ *         GDS_STATUS_OUT_OF_RANGE: the value is too long; GDS_STATUS_NO_SPACE;
+ *         GDS_STATUS_TIMED_OUT: no room within stall_ms; GDS_STATUS_OUT_OF_HOST_MEMORY: the
+ *         index has index_bytes_max; GDS_STATUS_POISONED: an earlier write or flush failed,
+ *         reads go on, open the store again; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_put(const gds_kv_t *kv, const void *key, uint64_t key_size,
+                        const void *value, uint64_t value_size,
+                        uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_kv_put(), but does not wait: the value is visible when the call returns, and
+ * durable when gds_kv_wait() for lsn_out answers GDS_STATUS_OK.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_put_async(const gds_kv_t *kv, const void *key, uint64_t key_size,
+                              const void *value, uint64_t value_size,
+                              uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/**
+ * Delete a key, and wait until that is durable. A key that is not there is fine.
+ *
+ * @param existed_out  1: it was there, 0: it was not. May be NULL.
+ * @return as gds_kv_put().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_delete(const gds_kv_t *kv, const void *key, uint64_t key_size,
+                           uint32_t *existed_out) GDS_NOEXCEPT;
+
+/** As gds_kv_delete(), but does not wait; see gds_kv_put_async(). */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_delete_async(const gds_kv_t *kv, const void *key, uint64_t key_size,
+                                 uint32_t *existed_out, uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/**
+ * Copy a value, verified, into the caller's memory.
+ *
+ * @param value     room for `capacity` bytes. NULL with capacity 0: only the size is told.
+ * @param capacity  bytes.
+ * @param size_out  bytes of the value. May be NULL.
+ * @return GDS_STATUS_NOT_FOUND: no such key; GDS_STATUS_BUFFER_TOO_SMALL: the message has
+ *         the size, as gds_kv_value_size() tells it; GDS_STATUS_CORRUPTED: the disk does
+ *         not hold what was written; GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED. The memory holds anything then.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_get(const gds_kv_t *kv, const void *key, uint64_t key_size, void *value,
+                        uint64_t capacity, uint64_t *size_out) GDS_NOEXCEPT;
+
+/**
+ * Copy bytes of a value, verified, into the caller's memory.
+ *
+ * @param offset     the first byte of the value that is wanted; past its end is fine.
+ * @param value      room for `size` bytes.
+ * @param bytes_out  bytes that were copied, fewer than size at the value's end. May be
+ *                   NULL.
+ * @return as gds_kv_get(), but for GDS_STATUS_BUFFER_TOO_SMALL.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_get_range(const gds_kv_t *kv, const void *key, uint64_t key_size,
+                              uint64_t offset, void *value, uint64_t size,
+                              uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Tell how long a value is. Memory only.
+ *
+ * @param size_out  bytes.
+ * @return GDS_STATUS_NOT_FOUND: no such key; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_value_size(const gds_kv_t *kv, const void *key, uint64_t key_size,
+                               uint64_t *size_out) GDS_NOEXCEPT;
+
+/**
+ * Tell whether a key has a value. Memory only.
+ *
+ * @param found_out  1 or 0.
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_contains(const gds_kv_t *kv, const void *key, uint64_t key_size,
+                             uint32_t *found_out) GDS_NOEXCEPT;
+
+/**
+ * Make an empty batch.
+ *
+ * @param batch_out  give it to gds_kv_batch_destroy() once. Belongs to no store.
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_batch_create(gds_kv_batch_t **batch_out) GDS_NOEXCEPT;
+
+/** Give a batch up. NULL and destroyed handles are fine. What was written stays. */
+GDS_API void gds_kv_batch_destroy(gds_kv_batch_t *batch) GDS_NOEXCEPT;
+
+/**
+ * Add a put; key and value are copied. Of changes of one key the last counts.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT: also for a key without bytes or too long;
+ *         GDS_STATUS_OUT_OF_RANGE: the value is too long; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_batch_put(gds_kv_batch_t *batch, const void *key, uint64_t key_size,
+                              const void *value, uint64_t value_size) GDS_NOEXCEPT;
+
+/**
+ * Add a delete; the key is copied.
+ *
+ * @return as gds_kv_batch_put().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_batch_delete(gds_kv_batch_t *batch, const void *key,
+                                 uint64_t key_size) GDS_NOEXCEPT;
+
+/**
+ * Forget the changes of a batch.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_batch_clear(gds_kv_batch_t *batch) GDS_NOEXCEPT;
+
+/**
+ * Make all changes of a batch, or none, and wait until they are durable. The batch keeps
+ * them: it may be written again.
+ *
+ * @param lsn_out  the number of the last change in the log. May be NULL.
+ * @return GDS_STATUS_OUT_OF_RANGE: more than one commit can have, use several;
+ *         as gds_kv_put().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_write(const gds_kv_t *kv, const gds_kv_batch_t *batch,
+                          uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/** As gds_kv_write(), but does not wait; see gds_kv_put_async(). */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_write_async(const gds_kv_t *kv, const gds_kv_batch_t *batch,
+                                uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/**
+ * Tell up to which change everything is durable. Costs no system call.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_durable_lsn(const gds_kv_t *kv, uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/**
+ * Sleep until everything up to a change is durable.
+ *
+ * @param lsn         as an *_async() call gave it.
+ * @param timeout_ms  longest wait, milliseconds; -1 is for ever, 0 only looks.
+ * @return GDS_STATUS_PENDING: not durable within timeout_ms; GDS_STATUS_POISONED: it never
+ *         will be; GDS_STATUS_OUT_OF_RANGE: no such change was made;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_wait(const gds_kv_t *kv, uint64_t lsn, int64_t timeout_ms) GDS_NOEXCEPT;
+
+/**
+ * Call back once when everything up to a change is durable, or never will be.
+ *
+ * @param lsn        as an *_async() call gave it.
+ * @param callback   not NULL; may run before this call returns.
+ * @param user_data  handed to both.
+ * @param release    called exactly once with user_data, after the callback. May be NULL.
+ *                   Where this call fails neither is called.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such change was made; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_on_durable(const gds_kv_t *kv, uint64_t lsn, gds_kv_durable_fn callback,
+                               void *user_data, gds_release_fn release) GDS_NOEXCEPT;
+
+/**
+ * Begin a value that comes piece by piece, up to 1 TiB. Nothing is visible before
+ * gds_kv_writer_commit().
+ *
+ * @param size_hint   a guess of its size, bytes; 0: none.
+ * @param writer_out  give it to gds_kv_writer_close() once. Keeps the store.
+ * @return GDS_STATUS_INVALID_ARGUMENT: also for a key without bytes or too long;
+ *         GDS_STATUS_POISONED; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_writer_open(const gds_kv_t *kv, const void *key, uint64_t key_size,
+                                uint64_t size_hint,
+                                gds_kv_writer_t **writer_out) GDS_NOEXCEPT;
+
+/**
+ * Add bytes at the end of the value. They are the caller's again when the call returns.
+ *
+ * @param bytes  NULL only with size 0.
+ * @return GDS_STATUS_OUT_OF_RANGE: the value would pass 1 TiB; GDS_STATUS_NO_SPACE;
+ *         GDS_STATUS_TIMED_OUT; GDS_STATUS_IO: the value cannot be committed any more;
+ *         GDS_STATUS_INVALID_ARGUMENT: also after commit or a failure;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_writer_append(gds_kv_writer_t *writer, const void *bytes,
+                                  uint64_t size) GDS_NOEXCEPT;
+
+/**
+ * Make the value visible in place of what the key had, and wait until it is durable.
+ *
+ * @param lsn_out  the number of the change in the log. May be NULL.
+ * @return as gds_kv_put(); GDS_STATUS_INVALID_ARGUMENT: also after commit or a failure.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_writer_commit(gds_kv_writer_t *writer, uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/** As gds_kv_writer_commit(), but does not wait; see gds_kv_put_async(). */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_writer_commit_async(gds_kv_writer_t *writer,
+                                        uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/**
+ * Close a writer. NULL and closed handles are fine. A value that was not committed never
+ * was: the key keeps what it had.
+ */
+GDS_API void gds_kv_writer_close(gds_kv_writer_t *writer) GDS_NOEXCEPT;
+
+/**
+ * Hold the store as it is now. Later changes are not seen; they cost memory and space while
+ * the snapshot is there.
+ *
+ * @param snapshot_out  give it to gds_kv_snapshot_close() once. Usable, and the file
+ *                      locked, even after gds_kv_close().
+ * @return GDS_STATUS_TIMED_OUT: the log has no room; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_snapshot_open(const gds_kv_t *kv,
+                                  gds_kv_snapshot_t **snapshot_out) GDS_NOEXCEPT;
+
+/** Close a snapshot. NULL and closed handles are fine. Scans of it go on. */
+GDS_API void gds_kv_snapshot_close(gds_kv_snapshot_t *snapshot) GDS_NOEXCEPT;
+
+/**
+ * Tell the last change that a snapshot sees.
+ *
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_snapshot_lsn(const gds_kv_snapshot_t *snapshot,
+                                 uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/** As gds_kv_get(), as of the snapshot. */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_snapshot_get(const gds_kv_snapshot_t *snapshot, const void *key,
+                                 uint64_t key_size, void *value, uint64_t capacity,
+                                 uint64_t *size_out) GDS_NOEXCEPT;
+
+/** As gds_kv_get_range(), as of the snapshot. */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_snapshot_get_range(const gds_kv_snapshot_t *snapshot, const void *key,
+                                       uint64_t key_size, uint64_t offset, void *value,
+                                       uint64_t size, uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Go through keys in the order of their bytes, as the store is now. Changes that are made
+ * meanwhile are not seen.
+ *
+ * @param start     the first key, if it is there; NULL with start_size 0: from the first.
+ * @param end       the key behind the last; NULL with end_size 0: to the last.
+ * @param limit     keys at most; 0: no limit.
+ * @param scan_out  give it to gds_kv_scan_close() once. Usable, and the file locked, even
+ *                  after gds_kv_close().
+ * @return GDS_STATUS_NOT_SUPPORTED: opened with `ordered` off; GDS_STATUS_TIMED_OUT: the
+ *         log has no room; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_scan_open(const gds_kv_t *kv, const void *start, uint64_t start_size,
+                              const void *end, uint64_t end_size, uint64_t limit,
+                              gds_kv_scan_t **scan_out) GDS_NOEXCEPT;
+
+/** As gds_kv_scan_open(), as of a snapshot. */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_snapshot_scan(const gds_kv_snapshot_t *snapshot, const void *start,
+                                  uint64_t start_size, const void *end, uint64_t end_size,
+                                  uint64_t limit, gds_kv_scan_t **scan_out) GDS_NOEXCEPT;
+
+/**
+ * Give the next key with its value, verified.
+ *
+ * @param entry_out  its pointers are valid until the next call for this scan.
+ * @return GDS_STATUS_END: no further key; GDS_STATUS_CORRUPTED, GDS_STATUS_IO: the value
+ *         of this key cannot be had, the next call goes on behind it;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY: likewise, read it with gds_kv_get_range();
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_scan_next(gds_kv_scan_t *scan, gds_kv_entry_t *entry_out) GDS_NOEXCEPT;
+
+/** As gds_kv_scan_next(), without reading the value: its size is told. */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_scan_next_key(gds_kv_scan_t *scan,
+                                  gds_kv_entry_t *entry_out) GDS_NOEXCEPT;
+
+/** Close a scan. NULL and closed handles are fine. */
+GDS_API void gds_kv_scan_close(gds_kv_scan_t *scan) GDS_NOEXCEPT;
+
+#define GDS_KV_CONFIG_INIT                                                                 \
+    { sizeof(gds_kv_config_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_KV_REPORT_INIT { sizeof(gds_kv_report_t), 0, 0, 0, 0 }
+#define GDS_KV_REPAIR_REPORT_INIT { sizeof(gds_kv_repair_report_t), 0, 0, 0, 0, 0, { 0 } }
+
+/* ==== Key-value store: the whole ====================================================== */
+
+/**
+ * Counters of a store since it was opened, and sizes now; each right by itself. Start from
+ * GDS_KV_STATS_INIT.
+ */
+typedef struct gds_kv_stats_t {
+    /** sizeof(gds_kv_stats_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** 1 when the store refuses changes since a failure. */
+    uint32_t poisoned;
+    /** The first failure of the background thread, a gds_status_t; GDS_STATUS_OK: none. */
+    int32_t background_status;
+    /** Zero. */
+    uint32_t reserved;
+    /** Keys that have a value. */
+    uint64_t keys;
+    /**
+     * Memory of keys and references, bytes; small values that no checkpoint stored are
+     * included.
+     */
+    uint64_t index_bytes;
+    /** Small values and changes that only memory and the log hold, bytes. */
+    uint64_t memtable_bytes;
+    /** Snapshots held. */
+    uint64_t snapshots;
+    /** The last record that is durable. */
+    uint64_t durable_lsn;
+    /** The last record that was appended. */
+    uint64_t appended_lsn;
+    /** Size of a segment, bytes. */
+    uint64_t segment_bytes;
+    /** Segments in all. */
+    uint64_t segments;
+    /** Segments that are free. */
+    uint64_t segments_free;
+    /** Segments of the durable index. */
+    uint64_t segments_meta;
+    /** Bytes of values and pages that are alive. */
+    uint64_t live_bytes;
+    /** Size of the whole store, bytes. */
+    uint64_t size_bytes;
+    /** Pieces that readers hold against reuse. */
+    uint64_t pins;
+    /** Bytes of keys and values that commits brought. */
+    uint64_t user_bytes;
+    /** Bytes that were written to the disk, the log included. */
+    uint64_t written_bytes;
+    /** written_bytes for each of user_bytes. */
+    double write_amplification;
+    /** Bytes that were read from the disk. */
+    uint64_t read_bytes;
+    /** Reads of the disk. */
+    uint64_t reads;
+    /** Writes to the disk, those of the log not included. */
+    uint64_t writes;
+    /** Durable writes: those of the log. */
+    uint64_t durable_writes;
+    /** Flushes. */
+    uint64_t flushes;
+    /** Checkpoints. */
+    uint64_t checkpoints;
+    /** Rounds of cleaning. */
+    uint64_t gc_rounds;
+    /** Bytes that cleaning moved. */
+    uint64_t gc_bytes;
+    /** Pages found in the cache. */
+    uint64_t cache_hits;
+    /** Pages read. */
+    uint64_t cache_misses;
+    /** Bytes of pages in the cache. */
+    uint64_t cache_bytes;
+    /** Scattered reads handed to the kernel at once. */
+    uint64_t vectored_reads;
+    /** Gathered writes handed to the kernel at once. */
+    uint64_t vectored_writes;
+    /** Pages that were joined with others into one write. */
+    uint64_t coalesced_writes;
+    /** Operations through io_uring: none, its disk calls block. */
+    uint64_t io_uring_ops;
+    /** Checksums of values and pages by the processor's instruction. */
+    uint64_t hardware_crc_ops;
+    /** Operations of the disk. */
+    uint64_t total_iops;
+    /** Operations in the last second. */
+    uint64_t iops;
+    /** Operations in the best second. */
+    uint64_t peak_iops;
+    /** Batches of the log: each gathers the records of many commits into one write. */
+    uint64_t wal_vectored_writes;
+    /** Checksums of the log by the processor's instruction: two a batch. */
+    uint64_t wal_hardware_crc_ops;
+    /** Loops that verified several chunks, and log batches summed whole. */
+    uint64_t batched_checksums;
+    /** Records of the log. */
+    uint64_t wal_records;
+    /** Commits. */
+    uint64_t wal_commits;
+    /** Batches of the log. */
+    uint64_t wal_batches;
+    /** Most commits of one batch. */
+    uint64_t wal_commits_per_batch_max;
+    /** Times that a commit waited for room in the log. */
+    uint64_t wal_stalls;
+    /** Bytes of the log's ring in use. */
+    uint64_t wal_used_bytes;
+    /** Size of the ring, bytes. */
+    uint64_t wal_ring_bytes;
+    /** Reads of the disk: how long they took. */
+    gds_kv_latency_t read_latency;
+    /** Writes to the disk: how long they took. */
+    gds_kv_latency_t write_latency;
+    /** Durable writes: how long they took. */
+    gds_kv_latency_t durable_latency;
+    /** Flushes: how long they took. */
+    gds_kv_latency_t flush_latency;
+    /** Batches of the log, with the flush that their data needs: how long they took. */
+    gds_kv_latency_t wal_sync_latency;
+    /** Nanoseconds since the store was opened. */
+    uint64_t elapsed_ns;
+    /** What that failure had to say, cut to fit; "" if there was none. */
+    char background_error[256];
+} gds_kv_stats_t;
+
+/**
+ * Wait until everything that was committed is durable.
+ *
+ * @return GDS_STATUS_POISONED; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_sync(const gds_kv_t *kv) GDS_NOEXCEPT;
+
+/**
+ * Write the index and empty the log, so that the next opening has little to do. The store
+ * does so by itself when the log is half full.
+ *
+ * @return GDS_STATUS_NO_SPACE; GDS_STATUS_IO; GDS_STATUS_POISONED;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_checkpoint(const gds_kv_t *kv) GDS_NOEXCEPT;
+
+/**
+ * Move what is alive together, and give free space back to the file system. The store makes
+ * room by itself when it needs some.
+ *
+ * @param segments_out  segments that became free. May be NULL.
+ * @return as gds_kv_checkpoint().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_compact(const gds_kv_t *kv, uint64_t *segments_out) GDS_NOEXCEPT;
+
+/**
+ * Read everything, compare it with its checksums, and the index with the space that is in
+ * use. Reads and writes go on meanwhile.
+ *
+ * @param callback    told of each problem. May be NULL.
+ * @param user_data   handed to every call.
+ * @param report_out  struct_size set.
+ * @return GDS_STATUS_OK: also with problems, the report counts them;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_TIMED_OUT; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_verify(const gds_kv_t *kv, gds_kv_problem_fn callback, void *user_data,
+                           gds_kv_report_t *report_out) GDS_NOEXCEPT;
+
+/**
+ * Make a store usable again that cannot be opened or has damaged values. Make a copy first.
+ *
+ * The index is rebuilt from what can be found; values that are not what was written are
+ * dropped and told. A key that was deleted long ago may come back. A store that is well is
+ * left alone. It must not be open.
+ *
+ * @param path        a regular file or block device that holds a store.
+ * @param callback    told of each value that is lost. May be NULL.
+ * @param user_data   handed to every call.
+ * @param report_out  struct_size set.
+ * @return GDS_STATUS_OK: also when values are lost, the report counts them;
+ *         GDS_STATUS_UNSUPPORTED_FILE: nothing of a store is left; GDS_STATUS_NO_SPACE;
+ *         GDS_STATUS_IO: also when it is open; as gds_kv_open();
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_repair(const char *path, gds_kv_problem_fn callback, void *user_data,
+                           gds_kv_repair_report_t *report_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a store has counted, and how large it is.
+ *
+ * @param stats_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_stats(const gds_kv_t *kv, gds_kv_stats_t *stats_out) GDS_NOEXCEPT;
+
+#define GDS_KV_STATS_INIT                                                                  \
+    { sizeof(gds_kv_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
+      0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
+      { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 },          \
+      { 0, 0, 0, 0, 0 }, 0, { 0 } }
+
+/* ==== Key-value store: device memory ================================================== */
+
+/**
+ * A store beside a context: its values from and to the memory of a device. May be used from
+ * many threads at once. Made by gds_kv_device_open(), given back to gds_kv_device_close().
+ */
+typedef struct gds_kv_device_t gds_kv_device_t;
+
+/** How a store and a device come together. Start from GDS_KV_DEVICE_CONFIG_INIT. */
+typedef struct gds_kv_device_config_t {
+    /** sizeof(gds_kv_device_config_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /**
+     * Device memory for values that are held or kept, bytes; 0: none, and
+     * gds_kv_device_get_ptr() is not there.
+     */
+    uint64_t cache_bytes;
+} gds_kv_device_config_t;
+
+/** A value, or a range of one, and where it goes. This struct never changes. */
+typedef struct gds_kv_get_t {
+    /** The key. */
+    const void *key;
+    /** Bytes of it. */
+    uint64_t key_size;
+    /** The first byte of the value that is wanted. */
+    uint64_t offset;
+    /** Bytes that are wanted at most; UINT64_MAX: to the end of the value. */
+    uint64_t size;
+    /** Where they go: a buffer of the device's context. */
+    const gds_buffer_t *buffer;
+    /** Where in the buffer, bytes. */
+    uint64_t buffer_offset;
+} gds_kv_get_t;
+
+/** What came of a gds_kv_get_t. This struct never changes. */
+typedef struct gds_kv_got_t {
+    /** A gds_status_t; the other fields mean something when it is GDS_STATUS_OK. */
+    int32_t status;
+    /** Zero. */
+    uint32_t reserved;
+    /** Bytes of the whole value. */
+    uint64_t value_size;
+    /** Bytes that arrived, verified. */
+    uint64_t bytes;
+} gds_kv_got_t;
+
+/**
+ * A value that is held in device memory. A copy is the same hold: release one of them,
+ * once. This struct never changes.
+ */
+typedef struct gds_kv_pointer_t {
+    /** Its first byte, a device address, aligned to 256 bytes. NULL: nothing is held. */
+    void *address;
+    /** Bytes of the value. */
+    uint64_t size_bytes;
+    /** For the library. 0: nothing is held. */
+    uint64_t token;
+} gds_kv_pointer_t;
+
+/** What a device's side of a store has counted. Start from GDS_KV_DEVICE_STATS_INIT. */
+typedef struct gds_kv_device_stats_t {
+    /** sizeof(gds_kv_device_stats_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Values, or ranges of them, that were read. */
+    uint64_t gets;
+    /** Bytes of them. */
+    uint64_t bytes_read;
+    /** Transfers that brought them, after adjacent ones were joined. */
+    uint64_t transfers;
+    /** Checksums compared where the bytes landed. */
+    uint64_t chunks_verified;
+    /** Reads that did not arrive as they should, and were done again by the host. */
+    uint64_t rereads;
+    /** Values put from buffers. */
+    uint64_t puts;
+    /** Bytes of them. */
+    uint64_t bytes_written;
+    /** Device addresses asked for whose value was there. */
+    uint64_t hits;
+    /** Device addresses asked for whose value was read. */
+    uint64_t misses;
+    /** Values that left device memory to make room. */
+    uint64_t evictions;
+    /** Values kept in device memory. */
+    uint64_t resident;
+    /** Of these, held. */
+    uint64_t held;
+    /** Device memory that they take, bytes. */
+    uint64_t cache_used_bytes;
+} gds_kv_device_stats_t;
+
+/**
+ * Bring a store and a context together: values go straight to and from its memory.
+ *
+ * The checksums of a value are compared where its bytes land, on a GPU by a kernel: what a
+ * call says arrived is what was put.
+ *
+ * @param config      NULL: as GDS_KV_DEVICE_CONFIG_INIT.
+ * @param device_out  give it to gds_kv_device_close() once. Keeps the store and the
+ *                    context.
+ * @return GDS_STATUS_INVALID_CONFIG; GDS_STATUS_OUT_OF_DEVICE_MEMORY: lower cache_bytes;
+ *         what gds_file_open() answers for the store's file; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_open(const gds_kv_t *kv, const gds_context_t *context,
+                                const gds_kv_device_config_t *config,
+                                gds_kv_device_t **device_out) GDS_NOEXCEPT;
+
+/**
+ * Close a device's side of a store. NULL and closed handles are fine.
+ *
+ * Its device memory is gone then: values that are held must not be used any more.
+ */
+GDS_API void gds_kv_device_close(gds_kv_device_t *device) GDS_NOEXCEPT;
+
+/**
+ * Read a whole value into a buffer.
+ *
+ * The bytes are in place for every stream when the call returns; work that is queued on
+ * streams and uses the range must be done before.
+ *
+ * @param buffer    of the context, of any kind.
+ * @param capacity  room from buffer_offset on, bytes, within the buffer.
+ * @param size_out  bytes of the value. May be NULL.
+ * @return GDS_STATUS_NOT_FOUND: no such key; GDS_STATUS_BUFFER_TOO_SMALL: the message has
+ *         the size; GDS_STATUS_CORRUPTED: the disk does not hold what was written, also
+ *         when read a second time by the host; GDS_STATUS_OUT_OF_RANGE: the range passes
+ *         the buffer's end; GDS_STATUS_IO; GDS_STATUS_CUDA; GDS_STATUS_INVALID_ARGUMENT:
+ *         also for a buffer of another context; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED. The range holds anything then.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_get(const gds_kv_device_t *device, const void *key,
+                               uint64_t key_size, const gds_buffer_t *buffer,
+                               uint64_t buffer_offset, uint64_t capacity,
+                               uint64_t *size_out) GDS_NOEXCEPT;
+
+/**
+ * Read bytes of a value into a buffer, as gds_kv_device_get().
+ *
+ * @param offset     the first byte of the value that is wanted; past its end is fine.
+ * @param size       bytes that are wanted at most.
+ * @param bytes_out  bytes that arrived, fewer than size at the value's end. May be NULL.
+ * @return as gds_kv_device_get(), but for GDS_STATUS_BUFFER_TOO_SMALL.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_get_range(const gds_kv_device_t *device, const void *key,
+                                     uint64_t key_size, uint64_t offset,
+                                     const gds_buffer_t *buffer, uint64_t buffer_offset,
+                                     uint64_t size, uint64_t *bytes_out) GDS_NOEXCEPT;
+
+/**
+ * Read many values, or ranges of values, at once: far faster than one by one.
+ *
+ * Adjacent ones share a transfer, all move side by side, and their checksums are compared
+ * together. Ranges of buffers must not overlap.
+ *
+ * @param gets      at most 1,048,576.
+ * @param gots_out  as many; each with its own status, as gds_kv_device_get_range() answers
+ *                  it.
+ * @return GDS_STATUS_OK: also when some of them failed; GDS_STATUS_OUT_OF_RANGE: too many;
+ *         GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE: the message says which,
+ *         and nothing was read; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_get_many(const gds_kv_device_t *device, const gds_kv_get_t *gets,
+                                    uint64_t count, gds_kv_got_t *gots_out) GDS_NOEXCEPT;
+
+/**
+ * Put bytes of a buffer as a value, and wait until it is durable.
+ *
+ * Work that is queued on streams and makes the bytes must be done before. The buffer may be
+ * changed when the call returns.
+ *
+ * @param buffer   of the context, of any kind.
+ * @param lsn_out  the number of the change in the log. May be NULL.
+ * @return as gds_kv_put(); GDS_STATUS_OUT_OF_RANGE: the range passes the buffer's end;
+ *         GDS_STATUS_CUDA; GDS_STATUS_INVALID_ARGUMENT: also for a buffer of another
+ *         context.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_put(const gds_kv_device_t *device, const void *key,
+                               uint64_t key_size, const gds_buffer_t *buffer,
+                               uint64_t buffer_offset, uint64_t size,
+                               uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/** As gds_kv_device_put(), but does not wait; see gds_kv_put_async(). */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_put_async(const gds_kv_device_t *device, const void *key,
+                                     uint64_t key_size, const gds_buffer_t *buffer,
+                                     uint64_t buffer_offset, uint64_t size,
+                                     uint64_t *lsn_out) GDS_NOEXCEPT;
+
+/**
+ * Bring a value into device memory for later; it stays while there is room.
+ *
+ * @return as gds_kv_device_get_ptr().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_cache(const gds_kv_device_t *device, const void *key,
+                                 uint64_t key_size) GDS_NOEXCEPT;
+
+/**
+ * Hold a value in device memory; it is read and verified where it is not there yet.
+ *
+ * It is the value as it is now: a later put does not change these bytes, and the next call
+ * gives the new value. The bytes are in place for every stream when the call returns, and
+ * must not be changed. Kernels that use them must be done before they are released.
+ *
+ * @param pointer_out  give it to gds_kv_device_release() once.
+ * @return GDS_STATUS_NOT_FOUND: no such key; GDS_STATUS_ALL_PINNED: what is held leaves no
+ *         room, release some; GDS_STATUS_OUT_OF_DEVICE_MEMORY: the value is larger than
+ *         cache_bytes; GDS_STATUS_NOT_SUPPORTED: cache_bytes is 0; GDS_STATUS_TIMED_OUT: it
+ *         is put faster than it can be read; GDS_STATUS_CORRUPTED; GDS_STATUS_IO;
+ *         GDS_STATUS_CUDA; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_get_ptr(const gds_kv_device_t *device, const void *key,
+                                   uint64_t key_size,
+                                   gds_kv_pointer_t *pointer_out) GDS_NOEXCEPT;
+
+/**
+ * Release a value that is held, from any thread. It may go from now on.
+ *
+ * @param pointer  as gds_kv_device_get_ptr() filled it; set to "nothing is held". That is
+ *                 fine too.
+ * @return GDS_STATUS_INVALID_ARGUMENT: NULL or released before, as far as can be told;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_API gds_status_t gds_kv_device_release(const gds_kv_device_t *device,
+                                           gds_kv_pointer_t *pointer) GDS_NOEXCEPT;
+
+/**
+ * Tell what a device's side of a store has counted.
+ *
+ * @param stats_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_kv_device_stats(const gds_kv_device_t *device,
+                                 gds_kv_device_stats_t *stats_out) GDS_NOEXCEPT;
+
+#define GDS_KV_DEVICE_CONFIG_INIT { sizeof(gds_kv_device_config_t), 0, 0 }
+#define GDS_KV_DEVICE_STATS_INIT                                                           \
+    { sizeof(gds_kv_device_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* ==== Explanation ===================================================================== */
 

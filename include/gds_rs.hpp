@@ -12,8 +12,8 @@
  * on it throw GDS_STATUS_INVALID_ARGUMENT. What each function does is said in gds_rs.h.
  *
  * Contexts, files, buffers and transfers are here; gds_rs_stream.hpp (readers, writers,
- * pipelines) and gds_rs_cache.hpp (page cache, reading ahead, regions, arrays for kernels)
- * come with it.
+ * pipelines), gds_rs_cache.hpp (page cache, reading ahead, regions, arrays for kernels) and
+ * gds_rs_kv.hpp (key-value store) come with it.
  */
 
 #ifndef GDS_RS_HPP
@@ -101,6 +101,15 @@ struct closer {
         gds_region_set_close(handle);
     }
     void operator()(gds_region_t *handle) const noexcept { gds_region_unmap(handle); }
+    void operator()(gds_kv_t *handle) const noexcept { gds_kv_close(handle); }
+    void operator()(gds_kv_batch_t *handle) const noexcept { gds_kv_batch_destroy(handle); }
+    void operator()(gds_kv_scan_t *handle) const noexcept { gds_kv_scan_close(handle); }
+    void operator()(gds_kv_writer_t *handle) const noexcept { gds_kv_writer_close(handle); }
+    void operator()(gds_kv_device_t *handle) const noexcept { gds_kv_device_close(handle); }
+    void operator()(gds_kv_snapshot_t *handle) const noexcept
+    {
+        gds_kv_snapshot_close(handle);
+    }
 };
 
 /** A handle that closes itself. */
@@ -442,6 +451,7 @@ static_assert(sizeof(ticket) == sizeof(void *), "a ticket is one pointer");
 } // namespace gds
 
 #include "gds_rs_cache.hpp"
+#include "gds_rs_kv.hpp"
 #include "gds_rs_stream.hpp"
 
 #endif /* GDS_RS_HPP */

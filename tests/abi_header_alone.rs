@@ -53,6 +53,7 @@ int main(void)
 
 const CPP_PROGRAM: &str = r#"
 #include "gds_rs_cache.hpp"
+#include "gds_rs_kv.hpp"
 #include "gds_rs_stream.hpp"
 #include "gds_rs.hpp"
 #include "gds_rs.hpp"

@@ -60,6 +60,26 @@ fn misuse_of_an_array_is_answered() {
 }
 
 #[test]
+fn misuse_of_a_store_is_answered() {
+    let program = build("gcc", "c11", "c_examples/kv_misuse.c", &[]);
+    let text = run(Command::new(program).env_remove("GDS_DEVICE"));
+    assert!(text.contains(" 0 wrong"), "{text}");
+}
+
+#[test]
+fn the_examples_of_a_store_find_every_value() {
+    for (name, end) in [
+        ("kv_basic", " 0 problems"),
+        ("kv_async", "every commit was there"),
+        ("kv_device", "every value was what it should be"),
+    ] {
+        let program = build("gcc", "c11", &format!("c_examples/{name}.c"), &[]);
+        let text = run(Command::new(program).env("GDS_DEVICE", "host"));
+        assert!(text.contains(end), "{text}");
+    }
+}
+
+#[test]
 fn the_example_of_a_cache_finds_its_records() {
     let program = build("gcc", "c11", "c_examples/cache_pages.c", &[]);
     let text = run(Command::new(program).env("GDS_DEVICE", "host"));

@@ -30,6 +30,18 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("pipeline", &["types/pipeline.rs", "pipeline.rs"]),
     ("prefetch", &["types/prefetch.rs", "prefetch.rs"]),
     ("region", &["types/region.rs", "region.rs"]),
+    (
+        "kv",
+        &[
+            "types/kv.rs",
+            "kv.rs",
+            "kv_commit.rs",
+            "kv_writer.rs",
+            "kv_scan.rs",
+        ],
+    ),
+    ("kv_report", &["types/kv_stats.rs", "kv_report.rs"]),
+    ("kv_device", &["types/kv_device.rs", "kv_device.rs"]),
     ("explain", &["explain.rs"]),
 ];
 
@@ -257,6 +269,7 @@ fn the_headers_are_narrow_ascii_and_explained() {
         "gds_rs.h",
         "gds_rs.hpp",
         "gds_rs_cache.hpp",
+        "gds_rs_kv.hpp",
         "gds_rs_stream.hpp",
     ] {
         is_narrow_ascii_and_explained(&format!("include/{name}"));

@@ -11,6 +11,7 @@
 //! what it moves. Guarded by `tests/engine_*.rs`.
 
 mod buffer;
+mod bytes;
 mod choice;
 mod context;
 mod crc;

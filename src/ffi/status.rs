@@ -32,7 +32,7 @@ pub enum gds_status_t {
     GDS_STATUS_ABI_MISMATCH = 7,
     /// The operating system failed an operation; see os_error.
     GDS_STATUS_IO = 20,
-    /// No such file.
+    /// No such file or key.
     GDS_STATUS_NOT_FOUND = 21,
     /// The operating system forbids it.
     GDS_STATUS_PERMISSION_DENIED = 22,
@@ -104,7 +104,7 @@ const STRINGS: &[(S, &CStr)] = &[
     (S::GDS_STATUS_STRUCT_SIZE, c"unknown struct size"),
     (S::GDS_STATUS_ABI_MISMATCH, c"header and library do not fit"),
     (S::GDS_STATUS_IO, c"input/output error"),
-    (S::GDS_STATUS_NOT_FOUND, c"no such file"),
+    (S::GDS_STATUS_NOT_FOUND, c"no such file or key"),
     (S::GDS_STATUS_PERMISSION_DENIED, c"permission denied"),
     (
         S::GDS_STATUS_UNSUPPORTED_FILE,

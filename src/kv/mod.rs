@@ -13,9 +13,11 @@
 #![deny(unsafe_code)]
 
 pub mod bugs;
+pub mod device;
 pub mod disk;
 pub mod selftest;
 pub mod sim;
+mod sized;
 pub mod store;
 pub mod superblock;
 pub mod wal;

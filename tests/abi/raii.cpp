@@ -211,6 +211,62 @@ static void holds_pages(const gds::context &context, const char *path)
     expect(array.flush() == 0, "the end of a use releases");
 }
 
+static void keeps_values(const gds::context &context, const std::string &path)
+{
+    gds_kv_config_t config = GDS_KV_CONFIG_INIT;
+    config.wal_bytes = config.segment_bytes = 1 << 20;
+    {
+        gds::kv store(path, &config);
+        store.put("a", "one");
+        gds::kv_batch batch;
+        batch.put("b", std::string("two"));
+        batch.put("c", std::string(100000, 'x'));
+        batch.erase("a");
+        gds::kv_snapshot before = store.snapshot();
+        expect(store.wait(store.write_async(batch)), "the batch is durable");
+        expect(store.durable_lsn() >= before.lsn() + 3, "three changes");
+        std::string value;
+        expect(!store.get("a", value) && store.get("b", value) && value == "two", "the batch");
+        expect(before.get("a", value) && value == "one", "the snapshot is as before");
+        gds::kv_writer writer = store.writer("d");
+        writer.append("pie");
+        writer.append("ces");
+        writer.commit();
+        store.writer("e").append("never committed");
+
+        std::string keys;
+        gds_kv_entry_t entry;
+        gds::kv_scan scan = store.scan("b", "d");
+        while (scan.next(entry)) {
+            keys += gds::bytes(entry.key, entry.key_size).text();
+        }
+        expect(keys == "bc", "a scan ends before its end");
+
+        gds::kv_device device(store, context, 1 << 18);
+        gds::buffer memory(context, GDS_MEMORY_PINNED, 100000);
+        const char *here = static_cast<const char *>(memory.address());
+        expect(device.get("c", memory, 0, 100000) == 100000 && here[99999] == 'x', "whole");
+        expect(device.get_range("d", 3, memory, 1, 50) == 3 && here[1] == 'c', "a range");
+        device.put("f", memory, 1, 3);
+        gds_kv_get_t get = {"f", 1, 0, UINT64_MAX, memory.get(), 10};
+        std::vector<gds_kv_got_t> gots = device.get_many({get, get});
+        expect(gots[1].bytes == 3 && here[12] == 's', "many");
+        gds::kv_pointer pointer = device.pointer("c");
+        gds::kv_pointer moved(std::move(pointer));
+        expect(moved.size() == 100000 && device.stats().held == 1, "a pointer is held once");
+        throws(GDS_STATUS_NOT_FOUND, "no such key", [&] { device.pointer("e"); });
+        throws(GDS_STATUS_IO, path.c_str(), [&] { gds::kv other(path); });
+    }
+    gds::kv store(path, &config);
+    expect(store.contains("f") && store.value_size("d") == 6 && !store.erase("a"), "kept");
+    store.checkpoint();
+    expect(store.verify().problems == 0 && store.stats().keys == 4, "all is well");
+    gds_kv_t *raw = store.release();
+    gds_kv_close(raw);
+    expect(gds::kv::repair(path).was_clean == 1, "nothing to repair");
+    gds::kv::destroy(path);
+}
+
 static void fails_by_throwing(const gds::context &context)
 {
     throws(GDS_STATUS_NOT_FOUND, "/nonexistent", [&] { gds::file(context, "/nonexistent"); });
@@ -257,6 +313,7 @@ int main()
         streams_to_a_file(context, path);
         pipes_requests(context, path);
         holds_pages(context, path);
+        keeps_values(context, std::string(path) + ".store");
         fails_by_throwing(context);
         moves_handles(context);
     }

@@ -257,6 +257,24 @@ impl Store {
         self.shared().len_at(key, Lsn::MAX)
     }
 
+    /// The number of the newest version of `key`, which every change of its value raises, and the
+    /// length of that value, bytes. Memory only.
+    #[must_use]
+    pub fn version_of(&self, key: &[u8]) -> Option<(Lsn, u64)> {
+        self.shared().version(key)
+    }
+
+    /// Counts reads of located values, which went past this store's disk.
+    pub(crate) fn count_reads(&self, operations: u64, bytes: u64) {
+        self.shared().disk.add_reads(operations, bytes);
+    }
+
+    /// Where the store is, if it is in a file or on a block device.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.shared().disk.path()
+    }
+
     /// Whether `key` has a value. Memory only.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {

@@ -81,17 +81,36 @@ impl Meter {
         let result = run();
         let end = now_ns();
         into.record(end - start);
-        let second = end / 1_000_000_000;
+        self.count_now(end, 1);
+        result
+    }
+
+    /// Counts operations of this second.
+    fn count_now(&self, now: u64, operations: u64) {
+        let second = now / 1_000_000_000;
         let next = |packed: u64| {
             let same = packed >> 32 == second & 0xFFFF_FFFF;
-            Some(if same { packed + 1 } else { second << 32 | 1 })
+            Some(if same { packed } else { second << 32 } + operations)
         };
         let before = self.second.fetch_update(Relaxed, Relaxed, next);
         let count = before.ok().and_then(next).unwrap_or(0) & 0xFFFF_FFFF;
         if count > self.peak.load(Relaxed) {
             self.peak.fetch_max(count, Relaxed);
         }
-        result
+    }
+
+    /// Counts reads that went to the disk by another way.
+    pub fn add_reads(&self, operations: u64, bytes: u64) {
+        self.reads.fetch_add(operations, Relaxed);
+        self.read_bytes.fetch_add(bytes, Relaxed);
+        self.count_now(now_ns(), operations);
+    }
+
+    /// As `add_reads`, for a write.
+    pub fn add_write(&self, bytes: u64) {
+        self.writes.fetch_add(1, Relaxed);
+        self.written_bytes.fetch_add(bytes, Relaxed);
+        self.count_now(now_ns(), 1);
     }
 }
 

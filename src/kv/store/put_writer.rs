@@ -116,7 +116,9 @@ impl PutWriter {
     pub fn fill_run(&mut self, run: &DeviceRun, len: u64, crcs: &[u32]) -> Result<()> {
         self.len += len;
         let large = self.large()?;
-        large.fill(run.offset, len, run.chunk, crcs)
+        large.fill(run.offset, len, run.chunk, crcs)?;
+        self.shared.disk.add_write(len);
+        Ok(())
     }
 
     /// Makes the value visible in place of what the key had, and waits until it is durable.

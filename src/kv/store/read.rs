@@ -218,6 +218,14 @@ impl Shared {
         Ok(Some(len))
     }
 
+    /// The number of the newest version and the bytes of its value.
+    pub fn version(&self, key: &[u8]) -> Option<(Lsn, u64)> {
+        self.index.with(key, |entry| {
+            let (lsn, reference) = entry?.at(Lsn::MAX)?;
+            (!reference.is_tombstone()).then(|| (lsn, reference.len()))
+        })
+    }
+
     /// Bytes of the value as of `at`.
     pub fn len_at(&self, key: &[u8], at: Lsn) -> Option<u64> {
         self.index.with(key, |entry| {

@@ -254,7 +254,8 @@ impl ValueWriter {
 
     /// Room that the caller writes itself, and the bytes that each of its checksums must cover.
     pub fn reserve(&mut self, bytes: u64) -> Result<(Run, u64)> {
-        if self.length.is_none() && self.sums.len + bytes.max(self.hint) > FINE_MAX {
+        let is_fine = self.length.is_none() && self.sums.chunk == FINE_CHUNK;
+        if is_fine && self.sums.len + bytes.max(self.hint) > FINE_MAX {
             // Known now; where the value stays shorter, `fill` says so.
             if self.sums.len == 0 || self.sums.len == FINE_MAX {
                 self.sums.coarsen();
