@@ -31,6 +31,19 @@ impl Key {
         }
     }
 
+    /// The first eight bytes, zeroes where there are fewer: in the order of the keys where they
+    /// differ, for zero is the least byte.
+    #[inline]
+    fn first(&self) -> u64 {
+        let bytes = match self {
+            Self::Short(_, bytes) => &bytes[..],
+            Self::Long(bytes) => &bytes[..],
+        };
+        bytes
+            .first_chunk()
+            .map_or(0, |b| u64::from_le_bytes(*b).swap_bytes())
+    }
+
     /// Bytes outside of the 24.
     pub fn heap(&self) -> u64 {
         match self {
@@ -61,8 +74,11 @@ impl PartialOrd for Key {
 }
 
 impl Ord for Key {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.bytes().cmp(other.bytes())
+        // Most keys differ early: one comparison of words instead of a call.
+        let first = self.first().cmp(&other.first());
+        first.then_with(|| self.bytes().cmp(other.bytes()))
     }
 }
 
@@ -122,6 +138,9 @@ mod tests {
         let mut keys: Vec<Vec<u8>> = (0..100usize).map(|n| vec![n as u8; n]).collect();
         keys.push(vec![255; 22]);
         keys.push(vec![255; 23]);
+        keys.extend([&b"\0"[..], b"\0\0", b"a", b"a\0", b"a\0b", b"ab"].map(<[u8]>::to_vec));
+        keys.push([&b"same first eight"[..], &[0; 20]].concat());
+        keys.push(b"same first".to_vec());
         for k in &keys {
             assert_eq!(Key::new(k).bytes(), k.as_slice());
             for other in &keys {
