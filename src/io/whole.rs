@@ -156,6 +156,13 @@ impl FileDescriptors {
         }
     }
 
+    /// Says that reads through the page cache come in no order: the kernel then reads nothing
+    /// ahead. A hint; refusing it changes nothing.
+    pub fn expect_random_reads(&self) {
+        // SAFETY: plain integers.
+        unsafe { libc::posix_fadvise(self.buffered(), 0, 0, libc::POSIX_FADV_RANDOM) };
+    }
+
     /// Gives the space under `size` bytes from `offset` back to the file system or device; they
     /// read as zeros afterwards or as before. Does nothing where that is not possible.
     ///

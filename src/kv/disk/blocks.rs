@@ -7,8 +7,20 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use parking_lot::Mutex;
+
 use super::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Sizes of memory that is kept for the next one who needs as much: the system's fresh pages cost
+/// as long as reading a fast disk into them.
+const KEPT_MIN: usize = 64 << 10;
+const KEPT_MAX: usize = 1 << 20;
+/// How many pieces are kept at most, in the whole process.
+const KEPT: usize = 16;
+
+/// Memory that nobody uses at the moment.
+static SPARE: Mutex<Vec<Blocks>> = Mutex::new(Vec::new());
 
 /// Block-aligned memory of whole blocks, zero at first.
 pub struct Blocks {
@@ -41,13 +53,31 @@ impl Blocks {
         Ok(Self { pointer, layout })
     }
 
+    /// As `new`, but it may hold anything: memory that others have used.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn used(len: usize) -> Result<Self> {
+        let size = len.max(1).checked_next_multiple_of(BLOCK);
+        if size.is_some_and(|size| (KEPT_MIN..=KEPT_MAX).contains(&size)) {
+            let mut spare = SPARE.lock();
+            let fits = |blocks: &Blocks| Some(blocks.layout.size()) == size;
+            if let Some(at) = spare.iter().position(fits) {
+                return Ok(spare.swap_remove(at));
+            }
+        }
+        Self::new(len)
+    }
+
     /// A copy of `bytes`, padded with zeros to whole blocks.
     ///
     /// # Errors
     /// As `new`.
     pub fn copy_of(bytes: &[u8]) -> Result<Self> {
-        let mut blocks = Self::new(bytes.len())?;
-        blocks[..bytes.len()].copy_from_slice(bytes);
+        let mut blocks = Self::used(bytes.len())?;
+        let (head, tail) = blocks.split_at_mut(bytes.len());
+        head.copy_from_slice(bytes);
+        tail.fill(0);
         Ok(blocks)
     }
 
@@ -70,6 +100,17 @@ impl Blocks {
 
 impl Drop for Blocks {
     fn drop(&mut self) {
+        if (KEPT_MIN..=KEPT_MAX).contains(&self.layout.size()) {
+            let mut spare = SPARE.lock();
+            if spare.len() < KEPT {
+                // Its new owner; this one is gone when the call ends.
+                spare.push(Self {
+                    pointer: self.pointer,
+                    layout: self.layout,
+                });
+                return;
+            }
+        }
         // SAFETY: allocated with this layout, freed once.
         unsafe { dealloc(self.pointer.as_ptr(), self.layout) };
     }
@@ -112,5 +153,26 @@ mod tests {
         let copy = Blocks::copy_of(&[7; 5000]).expect("memory");
         assert_eq!(&copy[..5000], [7; 5000]);
         assert_eq!(&copy[5000..], [0; 3192]);
+    }
+
+    #[test]
+    fn used_memory_has_one_owner_and_copies_of_it_are_padded() {
+        let size = KEPT_MIN + 3 * BLOCK;
+        let held: Vec<Blocks> = (0..2 * KEPT)
+            .map(|_| Blocks::used(size).expect("memory"))
+            .collect();
+        let mut places: Vec<usize> = held.iter().map(|b| b.as_ptr() as usize).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), 2 * KEPT);
+        for mut blocks in held {
+            blocks.fill(9);
+        }
+        assert!(SPARE.lock().len() <= KEPT);
+        let copy = Blocks::copy_of(&vec![7; size - 100]).expect("memory");
+        assert_eq!(copy.len(), size);
+        assert!(copy[size - 100..].iter().all(|b| *b == 0));
+        let fresh = Blocks::new(size).expect("memory");
+        assert!(fresh.iter().all(|b| *b == 0));
     }
 }

@@ -16,7 +16,7 @@ use crate::kv::bugs::{self, Bug};
 pub struct FileDisk {
     io: Arc<dyn Io>,
     file: FileDescriptors,
-    /// The descriptor that all I/O uses, so that no two caches can disagree.
+    /// The descriptor that all I/O uses but `read_again`, so that no two caches can disagree.
     fd: RawFd,
     /// Bytes; whole blocks.
     size: AtomicU64,
@@ -46,6 +46,8 @@ impl FileDisk {
             .direct()
             .filter(|_| fits(able.direct_offset_alignment) && fits(able.direct_memory_alignment));
         let fd = direct.unwrap_or(file.buffered());
+        // Single pages of small values: what lies beside them is not wanted.
+        file.expect_random_reads();
         let size = align_down(file.size()?, BLOCK as u64);
         let disk = Self {
             io,
@@ -74,6 +76,16 @@ impl FileDisk {
         self.file.direct() == Some(self.fd)
     }
 
+    fn read_by(&self, fd: RawFd, offset: u64, into: &mut [u8]) -> Result<()> {
+        check(self, "read", offset, into)?;
+        let size = into.len();
+        match self.io.read_whole(fd, into, offset) {
+            Ok(read) if read == size => Ok(()),
+            Ok(_) => Err(self.failed(libc::EIO, "read past the end of the file,", size, offset)),
+            Err(errno) => Err(self.failed(errno, "read", size, offset)),
+        }
+    }
+
     fn failed(&self, errno: i32, what: &str, size: usize, offset: u64) -> Error {
         let path = self.file.path().display();
         let error = Error::os(errno, format!("{what} {size} bytes at {offset} of {path}"));
@@ -94,13 +106,12 @@ impl Disk for FileDisk {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        check(self, "read", offset, into)?;
-        let size = into.len();
-        match self.io.read_whole(self.fd, into, offset) {
-            Ok(read) if read == size => Ok(()),
-            Ok(_) => Err(self.failed(libc::EIO, "read past the end of the file,", size, offset)),
-            Err(errno) => Err(self.failed(errno, "read", size, offset)),
-        }
+        self.read_by(self.fd, offset, into)
+    }
+
+    /// Through the page cache: a write past it takes the old copy out.
+    fn read_again(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.read_by(self.file.buffered(), offset, into)
     }
 
     fn write(&self, offset: u64, from: &[u8]) -> Result<()> {

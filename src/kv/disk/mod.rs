@@ -37,6 +37,15 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// `Io`; `OutOfRange` past the end. `into` holds anything then.
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<()>;
 
+    /// As `read`, for few bytes that may be wanted again soon: the system may keep a copy. Only
+    /// for what is verified by a checksum from elsewhere, and never to decide what is durable.
+    ///
+    /// # Errors
+    /// As `read`.
+    fn read_again(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.read(offset, into)
+    }
+
     /// Writes all of `from` at `offset`. Durable only after a [`Disk::flush`] that began after
     /// this returned.
     ///

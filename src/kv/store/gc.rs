@@ -204,7 +204,7 @@ impl Shared {
     }
 
     fn copy_to(&self, run: Run, key_len: usize, split: bool, runs: &mut Vec<Run>) -> Result<()> {
-        let mut blocks = Blocks::new(run.bytes.min(COPY) as usize)?;
+        let mut blocks = Blocks::used(run.bytes.min(COPY) as usize)?;
         let mut done = 0;
         while done < run.bytes {
             let wanted = run.bytes - done;

@@ -129,6 +129,12 @@ impl Disk for Meter {
         self.timed(&self.read, || self.disk.read(offset, into))
     }
 
+    fn read_again(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.reads.fetch_add(1, Relaxed);
+        self.read_bytes.fetch_add(into.len() as u64, Relaxed);
+        self.timed(&self.read, || self.disk.read_again(offset, into))
+    }
+
     fn write(&self, offset: u64, from: &[u8]) -> Result<()> {
         self.writes.fetch_add(1, Relaxed);
         self.written_bytes.fetch_add(from.len() as u64, Relaxed);

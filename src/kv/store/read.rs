@@ -242,8 +242,12 @@ impl Shared {
         }
         self.counters.cache_misses.fetch_add(1, Relaxed);
         let mut blocks = Blocks::new(slot.page_bytes as usize)?;
-        self.disk.read(slot.page, &mut blocks)?;
+        self.disk.read_again(slot.page, &mut blocks)?;
         self.counters.checksums.fetch_add(1, Relaxed);
+        if !page::is_whole(&blocks, self.id) {
+            // The system's copy may be what is wrong.
+            self.disk.read(slot.page, &mut blocks)?;
+        }
         if !page::is_whole(&blocks, self.id) && !bugs::is_on(Bug::ChecksumSkipped) {
             let message = "read a page of small values: it is not what was written";
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(slot.page));
@@ -286,7 +290,7 @@ impl Shared {
         let crcs = self.crcs(key, reference, from / chunk, end.div_ceil(chunk))?;
         let runs = runs_of(reference);
         let window = WINDOW.min(blocks_of(end - from).max(BLOCK as u64));
-        let mut blocks = Blocks::new(align_up(window, chunk).unwrap_or(window) as usize)?;
+        let mut blocks = Blocks::used(align_up(window, chunk).unwrap_or(window) as usize)?;
         let mut at = from;
         while at < end {
             let stop = (at + blocks.len() as u64).min(len);

@@ -150,7 +150,7 @@ impl ValueWriter {
             length,
             hint: 0,
             sums: Checksums::new(length),
-            buffer: Blocks::new(buffer.min(BUFFER))?,
+            buffer: Blocks::used(buffer.min(BUFFER))?,
             filled: 0,
             allocations: Vec::new(),
             runs: Vec::new(),
