@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use gds_rs::ErrorKind;
+use gds_rs::kv::disk::Blocks;
 use gds_rs::kv::sim::SimDisk;
 use gds_rs::kv::store::{KvConfig, Store};
 use kv_driver::{Random, config};
@@ -66,6 +67,8 @@ static ALLOCATOR: Failing = Failing;
 fn each<T>(what: &str, call: &mut dyn FnMut() -> gds_rs::Result<T>) -> u32 {
     for n in 1.. {
         STRUCK.set(false);
+        // Memory that is kept for later would be found in place of the system's.
+        Blocks::trim();
         LEFT.set(n);
         let result = call();
         LEFT.set(0);

@@ -69,6 +69,21 @@ impl Blocks {
         Self::new(len)
     }
 
+    /// Gives what is kept for later back to the system.
+    pub fn trim() {
+        // Taken out first: each piece looks for a place among them when it drops.
+        let spare = std::mem::take(&mut *SPARE.lock());
+        for blocks in spare {
+            blocks.free();
+        }
+    }
+
+    fn free(self) {
+        let blocks = std::mem::ManuallyDrop::new(self);
+        // SAFETY: allocated with this layout, freed once: it does not drop.
+        unsafe { dealloc(blocks.pointer.as_ptr(), blocks.layout) };
+    }
+
     /// A copy of `bytes`, padded with zeros to whole blocks.
     ///
     /// # Errors
