@@ -244,11 +244,13 @@ impl Shared {
         let mut blocks = Blocks::new(slot.page_bytes as usize)?;
         self.disk.read_again(slot.page, &mut blocks)?;
         self.counters.checksums.fetch_add(1, Relaxed);
-        if !page::is_whole(&blocks, self.id) {
+        let mut is_whole = page::is_whole(&blocks, self.id);
+        if !is_whole {
             // The system's copy may be what is wrong.
             self.disk.read(slot.page, &mut blocks)?;
+            is_whole = page::is_whole(&blocks, self.id);
         }
-        if !page::is_whole(&blocks, self.id) && !bugs::is_on(Bug::ChecksumSkipped) {
+        if !is_whole && !bugs::is_on(Bug::ChecksumSkipped) {
             let message = "read a page of small values: it is not what was written";
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(slot.page));
         }
