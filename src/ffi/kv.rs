@@ -12,7 +12,7 @@ use super::handle::{self, Handle};
 use super::status::gds_status_t;
 use super::transfer::switch;
 use super::types::{gds_kv_config_t, gds_kv_t};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::kv::store::{KEY_MAX, KvConfig, Store, VALUE_MAX};
 
 /// A store that is open for C: the last handle that uses it makes a checkpoint and closes it.
@@ -269,13 +269,9 @@ pub unsafe extern "C" fn gds_kv_get(
     guard(|| {
         let store = handle::borrow(kv, "kv")?;
         convert::check_optional(size_out, "size_out")?;
-        // SAFETY: the caller gives that many bytes of both.
-        let (key, into) = unsafe { (key_of(key, key_size)?, room_of(value, capacity)?) };
-        let size = store.get_sized(key, into)?.ok_or_else(not_found)?;
-        check_fits(size, capacity)?;
-        // SAFETY: checked above.
-        unsafe { convert::write_optional(size_out, size) };
-        Ok(())
+        let get = |key: &[u8], into: &mut [u8]| store.get_sized(key, into);
+        // SAFETY: the caller gives that many bytes of both; size_out was checked.
+        unsafe { copy_value(key, key_size, value, capacity, size_out, get) }
     })
 }
 
@@ -300,12 +296,12 @@ pub unsafe extern "C" fn gds_kv_get_range(
     guard(|| {
         let store = handle::borrow(kv, "kv")?;
         convert::check_optional(bytes_out, "bytes_out")?;
-        // SAFETY: the caller gives that many bytes of both.
-        let (key, into) = unsafe { (key_of(key, key_size)?, room_of(value, size)?) };
-        let bytes = store.get_into(key, offset, into)?.ok_or_else(not_found)?;
-        // SAFETY: checked above.
-        unsafe { convert::write_optional(bytes_out, bytes as u64) };
-        Ok(())
+        let get = |key: &[u8], into: &mut [u8]| {
+            let bytes = store.get_into(key, offset, into)?;
+            Ok(bytes.map(|bytes| bytes as u64))
+        };
+        // SAFETY: the caller gives that many bytes of both; bytes_out was checked.
+        unsafe { copy_value(key, key_size, value, size, bytes_out, get) }
     })
 }
 
@@ -438,6 +434,28 @@ pub(crate) unsafe fn room_of<'a>(value: *mut c_void, capacity: u64) -> Outcome<&
     let size = usize::try_from(capacity.min(VALUE_MAX)).unwrap_or(usize::MAX);
     // SAFETY: checked above, and the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts_mut(value.cast(), size) })
+}
+
+/// Has `get` copy the value of the caller's key into the caller's memory, and tells its answer:
+/// bytes, or None where there is no such key.
+///
+/// # Safety
+/// As `key_of` and `room_of`; `size_out` is NULL or was checked.
+pub(crate) unsafe fn copy_value(
+    key: *const c_void,
+    key_size: u64,
+    value: *mut c_void,
+    capacity: u64,
+    size_out: *mut u64,
+    get: impl FnOnce(&[u8], &mut [u8]) -> Result<Option<u64>>,
+) -> Outcome {
+    // SAFETY: the caller's promise.
+    let (key, into) = unsafe { (key_of(key, key_size)?, room_of(value, capacity)?) };
+    let size = get(key, into)?.ok_or_else(not_found)?;
+    check_fits(size, capacity)?;
+    // SAFETY: the caller's promise.
+    unsafe { convert::write_optional(size_out, size) };
+    Ok(())
 }
 
 /// Refuses a value that did not fit, but for a question for its size.

@@ -11,7 +11,7 @@ use super::convert;
 use super::error::Outcome;
 use super::guard::{guard, guard_void};
 use super::handle::{self, Handle};
-use super::kv::{check_fits, key_of, not_found, room_of};
+use super::kv::copy_value;
 use super::reader::end;
 use super::status::gds_status_t;
 use super::types::{gds_kv_entry_t, gds_kv_scan_t, gds_kv_snapshot_t, gds_kv_t};
@@ -100,13 +100,9 @@ pub unsafe extern "C" fn gds_kv_snapshot_get(
     guard(|| {
         let snapshot = handle::borrow(snapshot, "snapshot")?;
         convert::check_optional(size_out, "size_out")?;
-        // SAFETY: the caller gives that many bytes of both.
-        let (key, into) = unsafe { (key_of(key, key_size)?, room_of(value, capacity)?) };
-        let size = snapshot.get_sized(key, into)?.ok_or_else(not_found)?;
-        check_fits(size, capacity)?;
-        // SAFETY: checked above.
-        unsafe { convert::write_optional(size_out, size) };
-        Ok(())
+        let get = |key: &[u8], into: &mut [u8]| snapshot.get_sized(key, into);
+        // SAFETY: the caller gives that many bytes of both; size_out was checked.
+        unsafe { copy_value(key, key_size, value, capacity, size_out, get) }
     })
 }
 
@@ -125,14 +121,12 @@ pub unsafe extern "C" fn gds_kv_snapshot_get_range(
     guard(|| {
         let snapshot = handle::borrow(snapshot, "snapshot")?;
         convert::check_optional(bytes_out, "bytes_out")?;
-        // SAFETY: the caller gives that many bytes of both.
-        let (key, into) = unsafe { (key_of(key, key_size)?, room_of(value, size)?) };
-        let bytes = snapshot
-            .get_into(key, offset, into)?
-            .ok_or_else(not_found)?;
-        // SAFETY: checked above.
-        unsafe { convert::write_optional(bytes_out, bytes as u64) };
-        Ok(())
+        let get = |key: &[u8], into: &mut [u8]| {
+            let bytes = snapshot.get_into(key, offset, into)?;
+            Ok(bytes.map(|bytes| bytes as u64))
+        };
+        // SAFETY: the caller gives that many bytes of both; bytes_out was checked.
+        unsafe { copy_value(key, key_size, value, size, bytes_out, get) }
     })
 }
 
