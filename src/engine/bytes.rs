@@ -43,7 +43,8 @@ impl Context {
         let shared = &self.inner().shared;
         let slot = shared.inline.take(&shared.device)?;
         let result = self.upload_through(&slot, &far);
-        self.settle(slot, result)
+        shared.inline.settle(&*shared.device, slot, result.is_err());
+        result
     }
 
     fn upload_through(&self, slot: &InlineSlot, parts: &[(&[u8], &Buffer, u64)]) -> Result<()> {
@@ -110,7 +111,8 @@ impl Context {
         let shared = &self.inner().shared;
         let slot = shared.inline.take(&shared.device)?;
         let result = self.download_through(&slot, address, into);
-        self.settle(slot, result)
+        shared.inline.settle(&*shared.device, slot, result.is_err());
+        result
     }
 
     fn download_through(&self, slot: &InlineSlot, address: u64, into: &mut [u8]) -> Result<()> {
@@ -130,18 +132,5 @@ impl Context {
             };
         }
         Ok(())
-    }
-
-    /// Gives the slot back; after a failure only when no copy uses it any more.
-    fn settle(&self, slot: InlineSlot, result: Result<()>) -> Result<()> {
-        let shared = &self.inner().shared;
-        let stream = slot.stream.get();
-        if result.is_err() && shared.device.stream_synchronize(stream).is_err() {
-            // The driver has failed for good: the memory must stay.
-            std::mem::forget(slot);
-        } else {
-            shared.inline.give(slot);
-        }
-        result
     }
 }

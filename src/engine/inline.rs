@@ -220,20 +220,8 @@ impl Small<'_> {
             Operation::Read => self.read_to_device(&mut slot, direct),
             Operation::Write => self.write_from_device(&slot, direct),
         };
-        // An error may leave a copy under way; the slot is used again only when it is idle.
-        match &result {
-            Err(_)
-                if self
-                    .shared
-                    .device
-                    .stream_synchronize(slot.stream.get())
-                    .is_err() =>
-            {
-                // The driver has failed for good: the memory must stay.
-                std::mem::forget(slot);
-            }
-            _ => self.shared.inline.give(slot),
-        }
+        let shared = self.shared;
+        shared.inline.settle(&*shared.device, slot, result.is_err());
         let path = if direct {
             Path::Bounce
         } else {

@@ -120,4 +120,15 @@ impl InlinePool {
     pub(super) fn give(&self, slot: InlineSlot) {
         self.0.lock().push(slot);
     }
+
+    /// As `give`, after a use that may have `failed` and left a copy under way: the slot is used
+    /// again only when it is idle.
+    pub(super) fn settle(&self, device: &dyn Device, slot: InlineSlot, failed: bool) {
+        if failed && device.stream_synchronize(slot.stream.get()).is_err() {
+            // The driver has failed for good: the memory must stay.
+            std::mem::forget(slot);
+        } else {
+            self.give(slot);
+        }
+    }
 }
