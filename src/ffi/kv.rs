@@ -425,7 +425,7 @@ pub(crate) unsafe fn value_of<'a>(value: *const c_void, size: u64) -> Outcome<&'
 ///
 /// # Safety
 /// A non-NULL `value` points to `capacity` writable bytes that nobody uses during 'a.
-pub(crate) unsafe fn room_of<'a>(value: *mut c_void, capacity: u64) -> Outcome<&'a mut [u8]> {
+unsafe fn room_of<'a>(value: *mut c_void, capacity: u64) -> Outcome<&'a mut [u8]> {
     if capacity == 0 {
         return Ok(&mut []);
     }
@@ -459,7 +459,7 @@ pub(crate) unsafe fn copy_value(
 }
 
 /// Refuses a value that did not fit, but for a question for its size.
-pub(crate) fn check_fits(size: u64, capacity: u64) -> Outcome {
+fn check_fits(size: u64, capacity: u64) -> Outcome {
     if size <= capacity || capacity == 0 {
         return Ok(());
     }

@@ -2,7 +2,9 @@
 //!
 //! What is here: `disk`, the few things that a store asks of a disk, and the real one; `sim`, a
 //! disk in memory that tells what a crash may leave; `superblock`, the root of a store; `wal`,
-//! the log with group commit and its recovery. Byte layout: `docs/format-kv.md`.
+//! the log with group commit and its recovery; `store`, index, values, checkpoints and cleaning
+//! over these; `device`, values in device memory; `selftest`, the crash check that ships. Byte
+//! layout: `docs/format-kv.md`.
 //!
 //! Invariants: what was acknowledged is there after a crash; what is recovered is a prefix of the
 //! order of commits, each whole; bytes whose checksum is wrong are an error, never a result;
