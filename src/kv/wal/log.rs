@@ -74,8 +74,8 @@ impl Wal {
     }
 
     /// Takes the commit lock, for records of `bytes` in all (the sum of [`super::record_bytes`]).
-    /// Sleeps while there is no room for them, `stall` at most. Do not wait for a record or a
-    /// callback while holding the result.
+    /// Sleeps while there is no room for them, `stall` at most; none, which need no room, never
+    /// wait for it. Do not wait for a record or a callback while holding the result.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`Wal::commit_bytes_max`]; `TimedOut` when no room came;

@@ -145,6 +145,9 @@ impl Pending {
 
     /// Whether a commit of `bytes` may come in now. What comes in can be written without waiting.
     pub(super) fn fits(&self, bytes: usize) -> Fit {
+        if bytes == 0 {
+            return Fit::Yes;
+        }
         if self.bytes > 0 && self.bytes + bytes > self.bytes_max {
             return Fit::Pending;
         }
