@@ -11,6 +11,7 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod ffi;
+pub mod formats;
 pub mod io;
 pub mod kv;
 pub mod metrics;

@@ -20,6 +20,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["base", "error", "config", "metrics", "engine", "cache"],
     ),
     (
+        "formats",
+        &["base", "error", "config", "metrics", "engine", "cache"],
+    ),
+    (
         "kv",
         &[
             "base", "error", "config", "metrics", "io", "engine", "cache",

@@ -1,10 +1,13 @@
 //! Bytes of ordinary memory into buffers of any kind and out of them: for what was made by the
-//! processor and belongs beside bytes that come from files.
+//! processor and belongs beside bytes that come from files. And of files into ordinary memory: for
+//! what the processor has to understand first.
 
 use super::buffer::Buffer;
 use super::context::Context;
+use super::file::File;
 use super::staging::{INLINE_SIZE, InlineSlot};
 use crate::error::Result;
+use crate::io::Operation;
 
 /// A run of bytes on its way to a buffer, through a slot.
 #[derive(Clone, Copy)]
@@ -132,5 +135,21 @@ impl Context {
             };
         }
         Ok(())
+    }
+}
+
+impl File {
+    /// Reads into ordinary memory through the page cache, and waits: metadata, not bulk. Bytes
+    /// read, fewer when the file ends.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn read_bytes(&self, offset: u64, into: &mut [u8]) -> Result<usize> {
+        let io = &self.0.context.shared.io;
+        io.read_whole(self.0.descriptors.buffered(), into, offset)
+            .map_err(|errno| {
+                let size = into.len() as u64;
+                self.0.io_error(errno, Operation::Read, offset, size)
+            })
     }
 }
