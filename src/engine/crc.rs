@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::buffer::Buffer;
 use super::context::Context;
-use super::staging::{OwnedStream, Slab};
+use super::staging::{OwnedStream, Slab, idle};
 use crate::base::{crc, limits};
 use crate::device::{CrcRange, CrcVerdict, CrcWork, Device, MemoryKind};
 use crate::error::{Error, ErrorKind, Result};
@@ -289,8 +289,9 @@ impl Context {
         let shared = &self.inner().shared;
         let device = &*shared.device;
         let slot = shared.crcs.take(&shared.device)?;
+        let kernel = slot.scratch.is_some() && has_kernel(device)?;
         let result = match &slot.scratch {
-            Some(scratch) if has_kernel(device)? => {
+            Some(scratch) if kernel => {
                 let batches = Batches {
                     parts,
                     done: 0,
@@ -302,11 +303,9 @@ impl Context {
             }
             _ => copy_and_look(device, &slot, parts, chunk_bytes, task),
         };
-        if result.is_ok() {
+        let stream = slot.stream.get();
+        if let Some(slot) = idle(device, stream, slot, result.is_err()) {
             shared.crcs.give(slot);
-        } else {
-            // What was queued before the failure may still use the slot's memory.
-            let _ = device.stream_synchronize(slot.stream.get());
         }
         result
     }

@@ -1,12 +1,13 @@
 //! What rooms above need of the device: marks in a caller's stream, and copies between buffers.
 
 use std::fmt;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use super::Buffer;
 use super::context::{Context, Inner};
-use super::staging::INLINE_SIZE;
-use crate::device::{CopyPiece, Event, MemoryKind, Stream};
+use super::staging::{INLINE_SIZE, InlineSlot};
+use crate::device::{CopyPiece, Device, Event, MemoryKind, Stream};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of one piece of a copy: a warp's share, so that a large copy fills the device.
@@ -111,22 +112,9 @@ impl Context {
         }
         let shared = &self.inner().shared;
         let slot = shared.inline.take(&shared.device)?;
-        let memory = slot.memory.pointer().cast::<CopyPiece>();
-        let stream = slot.stream.get();
-        while pieces.peek().is_some() {
-            let mut count = 0;
-            for piece in pieces.by_ref().take(PIECES_MAX) {
-                // SAFETY: the slot's memory holds PIECES_MAX pieces and no kernel reads them.
-                unsafe { memory.add(count).write(piece) };
-                count += 1;
-            }
-            // SAFETY: the pieces lie in pinned memory, and the buffers, which `copies` holds,
-            // have the ranges. Both stay until the stream was waited for.
-            unsafe { shared.device.copy_pieces(memory, count, stream)? };
-            shared.device.stream_synchronize(stream)?;
-        }
-        shared.inline.give(slot);
-        Ok(())
+        let result = copy_through(&slot, &*shared.device, pieces);
+        shared.inline.settle(&*shared.device, slot, result.is_err());
+        result
     }
 
     fn check_copy(&self, copy: &Copy) -> Result<()> {
@@ -142,6 +130,29 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Copies piece by piece through the slot's pinned memory, and waits.
+fn copy_through(
+    slot: &InlineSlot,
+    device: &dyn Device,
+    mut pieces: Peekable<impl Iterator<Item = CopyPiece>>,
+) -> Result<()> {
+    let (memory, stream) = (slot.memory.pointer().cast::<CopyPiece>(), slot.stream.get());
+    while pieces.peek().is_some() {
+        let mut count = 0;
+        for piece in pieces.by_ref().take(PIECES_MAX) {
+            // SAFETY: the slot's memory holds PIECES_MAX pieces and no kernel reads them.
+            unsafe { memory.add(count).write(piece) };
+            count += 1;
+        }
+        // SAFETY: the pieces lie in pinned memory, and the buffers, which the caller holds, have
+        // the ranges. Both stay until the stream was waited for, here or, after a failure, when
+        // the slot is given back.
+        unsafe { device.copy_pieces(memory, count, stream)? };
+        device.stream_synchronize(stream)?;
+    }
+    Ok(())
 }
 
 fn pieces_of(copy: &Copy) -> impl Iterator<Item = CopyPiece> + use<> {

@@ -124,11 +124,20 @@ impl InlinePool {
     /// As `give`, after a use that may have `failed` and left a copy under way: the slot is used
     /// again only when it is idle.
     pub(super) fn settle(&self, device: &dyn Device, slot: InlineSlot, failed: bool) {
-        if failed && device.stream_synchronize(slot.stream.get()).is_err() {
-            // The driver has failed for good: the memory must stay.
-            std::mem::forget(slot);
-        } else {
+        let stream = slot.stream.get();
+        if let Some(slot) = idle(device, stream, slot, failed) {
             self.give(slot);
         }
     }
+}
+
+/// What may be used again of memory that work in `stream` uses, after a call that may have
+/// `failed` and left some of it under way.
+pub(super) fn idle<T>(device: &dyn Device, stream: Stream, memory: T, failed: bool) -> Option<T> {
+    if failed && device.stream_synchronize(stream).is_err() {
+        // The driver has failed for good: the memory must stay.
+        std::mem::forget(memory);
+        return None;
+    }
+    Some(memory)
 }
