@@ -172,6 +172,74 @@ pub struct CrcWork {
     pub verdict: u64,
 }
 
+/// How a chunk is compressed. The numbers are those of `kernels/decompress.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum DecompressCodec {
+    /// One LZ4 block without a length.
+    Lz4Block = 1,
+    /// One LZ4 frame.
+    Lz4Frame = 2,
+    /// Snappy without framing.
+    Snappy = 3,
+}
+
+/// What became of a chunk. The numbers are those of `kernels/decompress.cu`, which says more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum DecompressStatus {
+    /// All came out.
+    Ok = 0,
+    /// The input ends in the middle of something.
+    Truncated = 1,
+    /// A match reaches before the first byte.
+    Offset = 2,
+    /// There is more output than was promised.
+    TooLong = 3,
+    /// There is less output than was promised.
+    TooShort = 4,
+    /// The header is none.
+    Header = 5,
+    /// Right, but not for the kernel.
+    Unsupported = 6,
+    /// There is input behind the end.
+    Trailing = 7,
+}
+
+/// One chunk that `Device::decompress_chunks` takes apart. The layout is shared with
+/// `kernels/decompress.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct DecompressChunk {
+    /// Address of the compressed bytes, any alignment.
+    pub from: u64,
+    /// How many.
+    pub from_size: u64,
+    /// Address of the output, any alignment.
+    pub to: u64,
+    /// Bytes that must come out.
+    pub to_size: u64,
+    /// A [`DecompressCodec`].
+    pub codec: u32,
+    /// Written: a [`DecompressStatus`].
+    pub status: u32,
+    /// Written: where in the input it ended, or went wrong.
+    pub at: u64,
+}
+
+/// What `Device::decompress_chunks` has to do. The layout is shared with `kernels/decompress.cu`.
+/// All addresses are those of memory that the device can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct DecompressWork {
+    /// Address of [`DecompressChunk`]s.
+    pub chunks: u64,
+    /// How many.
+    pub count: u64,
+    /// Address of a u64 that is 0 before.
+    pub next: u64,
+}
+
 /// A device and its memory. Every method may be called from many threads at once.
 ///
 /// Addresses are plain integers: nothing here borrows. The `unsafe` methods name what the caller
@@ -340,6 +408,23 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// `NotSupported` where this device has no such kernel: copy the memory to the host and look
     /// there. `Cuda` when it cannot be launched.
     unsafe fn crc32c_chunks(&self, work: &CrcWork, stream: Stream) -> Result<()>;
+
+    /// Loads what `decompress_chunks` needs, as `crc32c_prepare`.
+    ///
+    /// # Errors
+    /// `NotSupported` where this device has no such kernel: the host, for one.
+    fn decompress_prepare(&self) -> Result<()>;
+
+    /// Decompresses many chunks, ordered in `stream`. What became of each is written into it;
+    /// nothing outside a chunk's memory is touched whatever stands in it.
+    ///
+    /// # Safety
+    /// Everything that `work` names is valid until the stream has passed; outputs overlap nothing,
+    /// and nobody else writes.
+    ///
+    /// # Errors
+    /// `NotSupported` where this device has no such kernel; `Cuda` when it cannot be launched.
+    unsafe fn decompress_chunks(&self, work: &DecompressWork, stream: Stream) -> Result<()>;
 
     /// Makes an event without timing.
     ///

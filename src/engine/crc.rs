@@ -1,78 +1,19 @@
 //! CRC32C of the chunks of buffers, computed where the bytes are: device memory by a kernel, host
 //! memory by the processor. Where the device has no such kernel its memory is copied to the host.
 
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-
 use super::buffer::Buffer;
 use super::context::Context;
-use super::staging::{OwnedStream, Slab, idle};
+use super::kernel_slot::{KernelSlot, SLOT_SIZE, Scratch};
 use crate::base::{crc, limits};
 use crate::device::{CrcRange, CrcVerdict, CrcWork, Device, MemoryKind};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of a slot's memory: the ranges and values of one launch. One CRC of each of 250,000
-/// chunks fits, and the largest chunk does.
-const SLOT_SIZE: usize = 1 << 20;
 /// Where the ranges of a launch lie in a slot; the verdict is before them, the values behind.
 const RANGES_AT: usize = size_of::<CrcVerdict>();
 
+/// One CRC of each of 250,000 chunks fits a slot, and the largest chunk does.
 const _: () = assert!(SLOT_SIZE as u64 >= limits::CRC_CHUNK_MAX);
 const _: () = assert!(RANGES_AT.is_multiple_of(align_of::<CrcRange>()));
-
-/// Device memory that is given back when dropped. Whoever drops it has waited for its work.
-struct Scratch {
-    device: Arc<dyn Device>,
-    address: u64,
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // SAFETY: from `memory_alloc` with this size, and nothing uses it.
-        unsafe { self.device.memory_free(self.address, SLOT_SIZE as u64) };
-    }
-}
-
-/// What one call needs: a stream, pinned memory, and as much memory of the device.
-struct Slot {
-    stream: OwnedStream,
-    memory: Slab,
-    /// None while the device has no memory left: then the processor does the work.
-    scratch: Option<Scratch>,
-}
-
-/// Slots for callers' threads: as many as threads were ever inside at once.
-#[derive(Default)]
-pub(super) struct CrcPool(Mutex<Vec<Slot>>);
-
-impl CrcPool {
-    fn take(&self, device: &Arc<dyn Device>) -> Result<Slot> {
-        let mut slot = match self.0.lock().pop() {
-            Some(slot) => slot,
-            None => Slot {
-                stream: OwnedStream::new(device)?,
-                memory: Slab::new(device, SLOT_SIZE)?,
-                scratch: None,
-            },
-        };
-        if slot.scratch.is_none() {
-            slot.scratch = match device.memory_alloc(SLOT_SIZE as u64) {
-                Ok(address) => Some(Scratch {
-                    device: device.clone(),
-                    address,
-                }),
-                Err(error) if error.kind() == ErrorKind::OutOfDeviceMemory => None,
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(slot)
-    }
-
-    fn give(&self, slot: Slot) {
-        self.0.lock().push(slot);
-    }
-}
 
 /// A range of a buffer, not empty.
 #[derive(Debug, Clone, Copy)]
@@ -227,7 +168,7 @@ impl Context {
     /// `OutOfHostMemory`, `Cuda`.
     pub fn prepare_crc32c(&self) -> Result<()> {
         let shared = &self.inner().shared;
-        shared.crcs.give(shared.crcs.take(&shared.device)?);
+        shared.kernels.give(shared.kernels.take(&shared.device)?);
         has_kernel(&*shared.device).map(|_| ())
     }
 
@@ -288,7 +229,7 @@ impl Context {
     ) -> Result<Option<u64>> {
         let shared = &self.inner().shared;
         let device = &*shared.device;
-        let slot = shared.crcs.take(&shared.device)?;
+        let slot = shared.kernels.take(&shared.device)?;
         let kernel = slot.scratch.is_some() && has_kernel(device)?;
         let result = match &slot.scratch {
             Some(scratch) if kernel => {
@@ -303,10 +244,7 @@ impl Context {
             }
             _ => copy_and_look(device, &slot, parts, chunk_bytes, task),
         };
-        let stream = slot.stream.get();
-        if let Some(slot) = idle(device, stream, slot, result.is_err()) {
-            shared.crcs.give(slot);
-        }
+        shared.kernels.settle(device, slot, result.is_err());
         result
     }
 }
@@ -325,7 +263,7 @@ fn has_kernel(device: &dyn Device) -> Result<bool> {
 /// One launch over a batch of device memory; waits.
 fn launch(
     device: &dyn Device,
-    slot: &Slot,
+    slot: &KernelSlot,
     scratch: &Scratch,
     batch: &Batch,
     chunk_bytes: u64,
@@ -394,7 +332,7 @@ fn launch(
 /// The same by the processor: the memory comes to the slot, piece by piece.
 fn copy_and_look(
     device: &dyn Device,
-    slot: &Slot,
+    slot: &KernelSlot,
     parts: &[Part],
     chunk_bytes: u64,
     task: &mut Task,

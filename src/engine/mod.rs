@@ -15,11 +15,13 @@ mod bytes;
 mod choice;
 mod context;
 mod crc;
+mod decompress;
 mod explain;
 mod file;
 mod identity;
 mod inline;
 mod job;
+mod kernel_slot;
 mod order;
 mod plan;
 mod shared;
@@ -34,6 +36,7 @@ mod worker;
 
 pub use buffer::Buffer;
 pub use context::Context;
+pub use decompress::{Compressed, Decompressed};
 pub use explain::{Explanation, Way};
 pub use file::File;
 pub use order::{Copy, Mark};
@@ -41,5 +44,5 @@ pub use ticket::Ticket;
 pub use transfer::{Completion, Options, Path, Segment, Sequence, Transfer};
 
 // What rooms above say to the engine, so that they need neither `device` nor `io`.
-pub use crate::device::{MemoryKind, Stream};
+pub use crate::device::{DecompressCodec, DecompressStatus, MemoryKind, Stream};
 pub use crate::io::{OpenMode, Operation};

@@ -9,8 +9,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Options;
 use super::choice;
-use super::crc::CrcPool;
 use super::job::{Gate, Job, Terms};
+use super::kernel_slot::KernelPool;
 use super::plan::Piece;
 use super::staging::InlinePool;
 use super::stream::RingPool;
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     pub(super) io: Arc<dyn Io>,
     pub(super) metrics: Metrics,
     pub(super) inline: InlinePool,
-    pub(super) crcs: CrcPool,
+    pub(super) kernels: KernelPool,
     pub(super) rings: Arc<RingPool>,
     pub(super) trials: Trials,
     queue: Mutex<Queue>,
@@ -130,7 +130,7 @@ impl Shared {
             io,
             metrics: Metrics::default(),
             inline: InlinePool::default(),
-            crcs: CrcPool::default(),
+            kernels: KernelPool::default(),
             trials: Trials::default(),
             queue: Mutex::default(),
             work: Condvar::new(),

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use gds_rs::config::Config;
 use gds_rs::device::{
-    self, CopyPiece, CrcWork, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl,
+    self, CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, PointerInfo, Stream,
+    StreamControl,
 };
 use gds_rs::engine::Context;
 use gds_rs::io::Io;
@@ -155,6 +156,13 @@ impl Device for LateDevice {
             ));
         }
         self.host.crc32c_prepare()
+    }
+    fn decompress_prepare(&self) -> Result<()> {
+        self.host.decompress_prepare()
+    }
+    unsafe fn decompress_chunks(&self, work: &DecompressWork, s: Stream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.decompress_chunks(work, s) }
     }
     unsafe fn crc32c_chunks(&self, work: &CrcWork, s: Stream) -> Result<()> {
         self.crc32c_prepare()?;

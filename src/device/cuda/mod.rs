@@ -6,8 +6,10 @@
 
 mod context;
 mod crc;
+mod decompress;
 mod driver;
 mod kernels;
+mod lazy;
 mod pointer;
 
 use std::collections::BTreeSet;
@@ -19,11 +21,12 @@ use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUevent, CUstream}
 use parking_lot::Mutex;
 
 use self::context::{Entered, Primary};
-use self::crc::CrcKernel;
 use self::driver::code;
 use self::kernels::CopyKernel;
+use self::lazy::LazyKernel;
 use super::{
-    CopyPiece, CrcWork, Device, DeviceInfo, Event, PointerInfo, Stream, StreamControl, pages,
+    CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, PointerInfo, Stream,
+    StreamControl, pages,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -38,7 +41,8 @@ pub(super) struct CudaDevice {
     info: DeviceInfo,
     primary: Primary,
     copy_kernel: CopyKernel,
-    crc_kernel: CrcKernel,
+    crc_kernel: LazyKernel,
+    decompress_kernel: LazyKernel,
     /// Pinned memory that is ours and registered, where the driver's own was not page-aligned.
     registered: Mutex<BTreeSet<usize>>,
 }
@@ -132,7 +136,8 @@ impl CudaDevice {
             info,
             primary: Primary::retain(driver, device)?,
             copy_kernel: CopyKernel::new(multiprocessors),
-            crc_kernel: CrcKernel::new(multiprocessors),
+            crc_kernel: LazyKernel::new(&crc::CRC32C, multiprocessors),
+            decompress_kernel: LazyKernel::new(&decompress::DECOMPRESS, multiprocessors),
             registered: Mutex::new(BTreeSet::new()),
         })
     }
@@ -215,6 +220,7 @@ impl Drop for CudaDevice {
         if let Ok(_entered) = self.primary.enter() {
             self.copy_kernel.unload(self.driver);
             self.crc_kernel.unload(self.driver);
+            self.decompress_kernel.unload(self.driver);
         }
     }
 }
@@ -456,8 +462,28 @@ impl Device for CudaDevice {
             return Ok(());
         }
         let _entered = self.enter()?;
+        let kernel = &self.crc_kernel;
+        let blocks = crc::blocks(kernel.multiprocessors, work.chunk_count);
+        let what = || format!("launch the CRC kernel for {} chunks", work.chunk_count);
         // SAFETY: the caller keeps the promises of `crc32c_chunks`; the context is current.
-        unsafe { self.crc_kernel.launch(self.driver, work, stream) }
+        unsafe { kernel.launch(self.driver, work, blocks, stream, what) }
+    }
+
+    fn decompress_prepare(&self) -> Result<()> {
+        let _entered = self.enter()?;
+        self.decompress_kernel.function(self.driver).map(|_| ())
+    }
+
+    unsafe fn decompress_chunks(&self, work: &DecompressWork, stream: Stream) -> Result<()> {
+        if work.count == 0 {
+            return Ok(());
+        }
+        let _entered = self.enter()?;
+        let kernel = &self.decompress_kernel;
+        let blocks = decompress::blocks(kernel.multiprocessors, work.count);
+        let what = || format!("launch the decompression kernel for {} chunks", work.count);
+        // SAFETY: the caller keeps the promises of `decompress_chunks`; the context is current.
+        unsafe { kernel.launch(self.driver, work, blocks, stream, what) }
     }
 
     fn event_create(&self) -> Result<Event> {

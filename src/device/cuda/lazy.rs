@@ -1,0 +1,105 @@
+//! Kernels that are loaded at first use: a module of one function, and what became of loading it.
+
+use std::ffi::{CStr, c_void};
+
+use parking_lot::Mutex;
+
+use super::driver::Driver;
+use super::kernels::{load_module, start, unload_module};
+use crate::device::Stream;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What is loaded.
+pub(super) struct Code {
+    /// Made by `scripts/build-kernels`.
+    pub(super) ptx: &'static str,
+    /// The function, which takes one structure by value.
+    pub(super) entry: &'static CStr,
+    /// What messages call it.
+    pub(super) name: &'static str,
+    /// Threads of a block: the kernel's launch bound.
+    pub(super) threads: u32,
+}
+
+/// What became of loading.
+#[derive(Clone)]
+enum State {
+    Unused,
+    /// Module and function, as addresses so that threads may share them.
+    Loaded(usize, usize),
+    /// The driver does not take it, and would not later.
+    Refused(Error),
+}
+
+/// A kernel of one device.
+pub(super) struct LazyKernel {
+    code: &'static Code,
+    /// Multiprocessors of the device, 1 at least.
+    pub(super) multiprocessors: u64,
+    state: Mutex<State>,
+}
+
+impl LazyKernel {
+    pub(super) fn new(code: &'static Code, multiprocessors: i32) -> Self {
+        Self {
+            code,
+            multiprocessors: u64::try_from(multiprocessors).unwrap_or(1).max(1),
+            state: Mutex::new(State::Unused),
+        }
+    }
+
+    /// Launches so many blocks. The context is current.
+    ///
+    /// # Safety
+    /// `work` is the structure that the function takes, and what it names is as the function wants
+    /// it.
+    pub(super) unsafe fn launch<T: Copy>(
+        &self,
+        driver: &Driver,
+        work: &T,
+        blocks: u32,
+        stream: Stream,
+        what: impl Fn() -> String,
+    ) -> Result<()> {
+        let function = self.function(driver)?;
+        let mut work = *work;
+        let mut parameters = [(&raw mut work).cast::<c_void>()];
+        let grid = (blocks, self.code.threads);
+        // SAFETY: the parameter is the kernel's one, by value.
+        unsafe { start(driver, function, grid, stream, &mut parameters, what) }
+    }
+
+    /// The function, loaded. The context is current.
+    ///
+    /// # Errors
+    /// `NotSupported` when the driver does not take it; `OutOfDeviceMemory`, which may pass.
+    pub(super) fn function(&self, driver: &Driver) -> Result<usize> {
+        let mut state = self.state.lock();
+        match &*state {
+            State::Loaded(_, function) => return Ok(*function),
+            State::Refused(error) => return Err(error.clone()),
+            State::Unused => {}
+        }
+        match load_module(driver, self.code.ptx, self.code.name, [self.code.entry]) {
+            Ok((module, [function])) => {
+                *state = State::Loaded(module, function);
+                Ok(function)
+            }
+            Err(error) if error.kind() == ErrorKind::OutOfDeviceMemory => Err(error),
+            Err(error) => {
+                let error = Error::new(ErrorKind::NotSupported, error.message().to_owned())
+                    .with_cuda(error.cuda());
+                *state = State::Refused(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Unloads what was loaded. The context is current and nothing runs.
+    pub(super) fn unload(&self, driver: &Driver) {
+        let state = std::mem::replace(&mut *self.state.lock(), State::Unused);
+        if let State::Loaded(module, _) = state {
+            unload_module(driver, module);
+        }
+    }
+}
