@@ -14,6 +14,7 @@ mod cuda;
 mod host;
 mod open;
 mod pages;
+mod work;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -21,6 +22,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use crate::error::Result;
 
 pub use open::{host, list, open, open_auto};
+pub use work::{
+    CrcRange, CrcVerdict, CrcWork, DecompressChunk, DecompressCodec, DecompressStatus,
+    DecompressWork, ParquetColumn, ParquetConversion, ParquetEncoding, ParquetPage, ParquetStatus,
+    ParquetStep, ParquetWork,
+};
 
 /// What kind of memory a pointer names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,127 +123,6 @@ pub struct StreamEntry {
     pub pieces: u64,
     /// How many.
     pub count: u64,
-}
-
-/// One range of memory whose chunks `Device::crc32c_chunks` looks at. The layout is shared with
-/// `kernels/crc32c.cu`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct CrcRange {
-    /// Address, any alignment.
-    pub address: u64,
-    /// Bytes. The last chunk holds what is left.
-    pub size: u64,
-    /// Number of its first chunk, counted through all ranges.
-    pub first: u64,
-}
-
-/// How CRCs compare with what was expected. The layout is shared with `kernels/crc32c.cu`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct CrcVerdict {
-    /// Smallest number of a chunk that differs, `u64::MAX` for none.
-    pub first_bad: u64,
-    /// Chunks that differ.
-    pub bad: u64,
-}
-
-impl CrcVerdict {
-    /// What a verdict is before the device looks.
-    pub const NONE_BAD: Self = Self {
-        first_bad: u64::MAX,
-        bad: 0,
-    };
-}
-
-/// What `Device::crc32c_chunks` has to do. The layout is shared with `kernels/crc32c.cu`. All
-/// addresses are those of memory that the device can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct CrcWork {
-    /// Address of `range_count` of [`CrcRange`], in the order of `first`, each with as many chunks
-    /// as lie between its `first` and the next one's.
-    pub ranges: u64,
-    /// How many.
-    pub range_count: u64,
-    /// Chunks of all ranges.
-    pub chunk_count: u64,
-    /// Bytes of a chunk: a power of two, `limits::CRC_CHUNK_MIN` to `limits::CRC_CHUNK_MAX`.
-    pub chunk_bytes: u64,
-    /// Address of a u32 a chunk that takes its CRC, or 0.
-    pub crcs: u64,
-    /// Address of a u32 a chunk that its CRC should equal, or 0.
-    pub expected: u64,
-    /// With `expected`: address of a [`CrcVerdict`] in device memory that is `NONE_BAD` before.
-    pub verdict: u64,
-}
-
-/// How a chunk is compressed. The numbers are those of `kernels/decompress.cu`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum DecompressCodec {
-    /// One LZ4 block without a length.
-    Lz4Block = 1,
-    /// One LZ4 frame.
-    Lz4Frame = 2,
-    /// Snappy without framing.
-    Snappy = 3,
-}
-
-/// What became of a chunk. The numbers are those of `kernels/decompress.cu`, which says more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum DecompressStatus {
-    /// All came out.
-    Ok = 0,
-    /// The input ends in the middle of something.
-    Truncated = 1,
-    /// A match reaches before the first byte.
-    Offset = 2,
-    /// There is more output than was promised.
-    TooLong = 3,
-    /// There is less output than was promised.
-    TooShort = 4,
-    /// The header is none.
-    Header = 5,
-    /// Right, but not for the kernel.
-    Unsupported = 6,
-    /// There is input behind the end.
-    Trailing = 7,
-}
-
-/// One chunk that `Device::decompress_chunks` takes apart. The layout is shared with
-/// `kernels/decompress.cu`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct DecompressChunk {
-    /// Address of the compressed bytes, any alignment.
-    pub from: u64,
-    /// How many.
-    pub from_size: u64,
-    /// Address of the output, any alignment.
-    pub to: u64,
-    /// Bytes that must come out.
-    pub to_size: u64,
-    /// A [`DecompressCodec`].
-    pub codec: u32,
-    /// Written: a [`DecompressStatus`].
-    pub status: u32,
-    /// Written: where in the input it ended, or went wrong.
-    pub at: u64,
-}
-
-/// What `Device::decompress_chunks` has to do. The layout is shared with `kernels/decompress.cu`.
-/// All addresses are those of memory that the device can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct DecompressWork {
-    /// Address of [`DecompressChunk`]s.
-    pub chunks: u64,
-    /// How many.
-    pub count: u64,
-    /// Address of a u64 that is 0 before.
-    pub next: u64,
 }
 
 /// A device and its memory. Every method may be called from many threads at once.

@@ -6,9 +6,27 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::path::Path;
+use std::sync::Mutex;
 
-/// A function of a kernel's source, compiled with the C++ compiler. It stays loaded.
-pub fn compiled(source: &str, function: &CStr) -> *mut c_void {
+/// A function of a kernel's source, compiled with the C++ compiler, once a process. It stays loaded.
+pub fn compiled(source: &'static str, function: &CStr) -> *mut c_void {
+    static LOADED: Mutex<Vec<(&str, usize)>> = Mutex::new(Vec::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(|e| e.into_inner());
+    let handle = match loaded.iter().find(|(of, _)| *of == source) {
+        Some((_, handle)) => *handle,
+        None => {
+            let handle = library(source) as usize;
+            loaded.push((source, handle));
+            handle
+        }
+    };
+    // SAFETY: the handle is open and the name is NUL-terminated.
+    let symbol = unsafe { libc::dlsym(handle as *mut c_void, function.as_ptr()) };
+    assert!(!symbol.is_null());
+    symbol
+}
+
+fn library(source: &str) -> *mut c_void {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
         "libkernel_{}_{:?}.so",
@@ -52,11 +70,8 @@ pub fn compiled(source: &str, function: &CStr) -> *mut c_void {
     // SAFETY: the path is a NUL-terminated string, and the library has no constructors.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
     assert!(!handle.is_null(), "{} loads", library.display());
-    // SAFETY: the handle is open and the name is NUL-terminated.
-    let symbol = unsafe { libc::dlsym(handle, function.as_ptr()) };
-    assert!(!symbol.is_null());
     std::fs::remove_file(&library).ok();
-    symbol
+    handle
 }
 
 /// Memory between two pages that cannot be touched.

@@ -1,0 +1,272 @@
+//! What the host says to the kernels that work on memory of the device: descriptors whose layout is
+//! shared with `kernels/*.cu`.
+
+/// One range of memory whose chunks `Device::crc32c_chunks` looks at. The layout is shared with
+/// `kernels/crc32c.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct CrcRange {
+    /// Address, any alignment.
+    pub address: u64,
+    /// Bytes. The last chunk holds what is left.
+    pub size: u64,
+    /// Number of its first chunk, counted through all ranges.
+    pub first: u64,
+}
+
+/// How CRCs compare with what was expected. The layout is shared with `kernels/crc32c.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct CrcVerdict {
+    /// Smallest number of a chunk that differs, `u64::MAX` for none.
+    pub first_bad: u64,
+    /// Chunks that differ.
+    pub bad: u64,
+}
+
+impl CrcVerdict {
+    /// What a verdict is before the device looks.
+    pub const NONE_BAD: Self = Self {
+        first_bad: u64::MAX,
+        bad: 0,
+    };
+}
+
+/// What `Device::crc32c_chunks` has to do. The layout is shared with `kernels/crc32c.cu`. All
+/// addresses are those of memory that the device can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct CrcWork {
+    /// Address of `range_count` of [`CrcRange`], in the order of `first`, each with as many chunks
+    /// as lie between its `first` and the next one's.
+    pub ranges: u64,
+    /// How many.
+    pub range_count: u64,
+    /// Chunks of all ranges.
+    pub chunk_count: u64,
+    /// Bytes of a chunk: a power of two, `limits::CRC_CHUNK_MIN` to `limits::CRC_CHUNK_MAX`.
+    pub chunk_bytes: u64,
+    /// Address of a u32 a chunk that takes its CRC, or 0.
+    pub crcs: u64,
+    /// Address of a u32 a chunk that its CRC should equal, or 0.
+    pub expected: u64,
+    /// With `expected`: address of a [`CrcVerdict`] in device memory that is `NONE_BAD` before.
+    pub verdict: u64,
+}
+
+/// How a chunk is compressed. The numbers are those of `kernels/decompress.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum DecompressCodec {
+    /// One LZ4 block without a length.
+    Lz4Block = 1,
+    /// One LZ4 frame.
+    Lz4Frame = 2,
+    /// Snappy without framing.
+    Snappy = 3,
+}
+
+/// What became of a chunk. The numbers are those of `kernels/decompress.cu`, which says more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum DecompressStatus {
+    /// All came out.
+    Ok = 0,
+    /// The input ends in the middle of something.
+    Truncated = 1,
+    /// A match reaches before the first byte.
+    Offset = 2,
+    /// There is more output than was promised.
+    TooLong = 3,
+    /// There is less output than was promised.
+    TooShort = 4,
+    /// The header is none.
+    Header = 5,
+    /// Right, but not for the kernel.
+    Unsupported = 6,
+    /// There is input behind the end.
+    Trailing = 7,
+}
+
+/// One chunk that `Device::decompress_chunks` takes apart. The layout is shared with
+/// `kernels/decompress.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct DecompressChunk {
+    /// Address of the compressed bytes, any alignment.
+    pub from: u64,
+    /// How many.
+    pub from_size: u64,
+    /// Address of the output, any alignment.
+    pub to: u64,
+    /// Bytes that must come out.
+    pub to_size: u64,
+    /// A [`DecompressCodec`].
+    pub codec: u32,
+    /// Written: a [`DecompressStatus`].
+    pub status: u32,
+    /// Written: where in the input it ended, or went wrong.
+    pub at: u64,
+}
+
+/// What `Device::decompress_chunks` has to do. The layout is shared with `kernels/decompress.cu`.
+/// All addresses are those of memory that the device can reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct DecompressWork {
+    /// Address of [`DecompressChunk`]s.
+    pub chunks: u64,
+    /// How many.
+    pub count: u64,
+    /// Address of a u64 that is 0 before.
+    pub next: u64,
+}
+
+/// How the values of a page are encoded, as the kernels tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum ParquetEncoding {
+    /// One after the other.
+    Plain = 0,
+    /// A width, then indices into the dictionary.
+    Dictionary = 1,
+    /// Booleans in runs.
+    Rle = 2,
+    /// Packed differences.
+    DeltaBinaryPacked = 3,
+    /// Packed lengths, then all bytes.
+    DeltaLengthByteArray = 4,
+    /// First bytes of all values, then second bytes, and so on.
+    ByteStreamSplit = 5,
+}
+
+/// From what stands in a page to what stands in a column; `kernels/parquet.cuh` says more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum ParquetConversion {
+    /// The bytes as they are, or the lower ones of them.
+    Copy = 0,
+    /// Little-endian integers to wider ones.
+    Widen = 1,
+    /// Big-endian integers to little-endian ones that are as wide or wider.
+    BigEndian = 2,
+    /// INT96 to nanoseconds since 1970.
+    Int96 = 3,
+    /// One bit each.
+    Bits = 4,
+    /// Offsets and bytes.
+    Bytes = 5,
+}
+
+/// What became of a page; `kernels/parquet.cuh` says more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum ParquetStatus {
+    /// All is there.
+    Ok = 0,
+    /// The page ends in the middle of something.
+    Truncated = 1,
+    /// A run of no values, or a width that cannot be.
+    Run = 2,
+    /// An index that the dictionary has not.
+    Index = 3,
+    /// The header of packed deltas is none.
+    Deltas = 4,
+    /// A length that cannot be.
+    Length = 5,
+    /// Right, but not for the kernels.
+    Unsupported = 6,
+}
+
+/// One decompressed page. The layout and the meaning are those of `gds_parquet_page` in
+/// `kernels/parquet.cuh`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ParquetPage {
+    /// Address of its bytes.
+    pub data: u64,
+    /// How many.
+    pub data_size: u64,
+    /// Address of the definition levels of version 2, or 0.
+    pub levels: u64,
+    /// Their bytes.
+    pub levels_size: u64,
+    /// Which column of the work.
+    pub column: u32,
+    /// A [`ParquetEncoding`].
+    pub encoding: u32,
+    /// Values, nulls included.
+    pub values: u32,
+    /// 1 where there are definition levels.
+    pub has_levels: u32,
+    /// Place of its first value in the column.
+    pub first: u64,
+    /// Address of 8 bytes a value, or 0 where the encoding needs none.
+    pub scratch: u64,
+    /// Bytes of the column's strings before it.
+    pub bytes_before: u64,
+    /// Written: bytes of its strings.
+    pub bytes: u64,
+    /// Written: values that are not null.
+    pub present: u32,
+    /// Written: a [`ParquetStatus`].
+    pub status: u32,
+    /// Written: where in the page it went wrong.
+    pub at: u64,
+}
+
+/// Where the values of pages go. The layout and the meaning are those of `gds_parquet_column` in
+/// `kernels/parquet.cuh`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ParquetColumn {
+    /// Address of the values, or of the bytes of strings.
+    pub values: u64,
+    /// Address of the validity bitmap, zero before and in whole words; 0 without nulls.
+    pub validity: u64,
+    /// Address of the 32-bit offsets of strings, or 0.
+    pub offsets: u64,
+    /// Address of the dictionary's values, or of a string's place and size each.
+    pub dictionary: u64,
+    /// How many.
+    pub dictionary_count: u64,
+    /// Address of the bytes of the dictionary's strings.
+    pub dictionary_bytes: u64,
+    /// A [`ParquetConversion`].
+    pub conversion: u32,
+    /// Bytes of a value in the page.
+    pub width_in: u32,
+    /// Bytes of a value in the column.
+    pub width_out: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// The step of decoding pages; a launch each, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ParquetStep {
+    /// Validity, and how many values there are.
+    Levels,
+    /// What must be read from its beginning.
+    Expand,
+    /// Values that have a width to their places.
+    Values,
+    /// Strings to their places.
+    Gather,
+}
+
+/// What `Device::parquet_pages` has to do. The layout is shared with `kernels/parquet.cuh`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct ParquetWork {
+    /// Address of [`ParquetPage`]s.
+    pub pages: u64,
+    /// How many.
+    pub page_count: u64,
+    /// Address of [`ParquetColumn`]s.
+    pub columns: u64,
+    /// How many.
+    pub column_count: u64,
+    /// Address of a u64 that is 0 before.
+    pub next: u64,
+}
