@@ -91,7 +91,7 @@ GDS_FN void gds_tell(gds_parquet_page &page, unsigned status, gds_u64 at)
     }
 }
 
-/* Bits of a run, to where the page begins and `done` further. How many are set. */
+/* Bits of a run, of one value at least, from bit `begin` on. How many are set. */
 GDS_FN unsigned gds_put_levels(const gds_reader &r, const gds_run &run, gds_u64 validity,
                                gds_u64 begin)
 {
@@ -144,6 +144,8 @@ GDS_FN void gds_levels(gds_parquet_page &page, const gds_parquet_column &column)
             done += run.count;
         }
         present = gds_total(set);
+    } else if (column.validity != 0 && page.values != 0) {
+        gds_put_levels(r, gds_run{page.values, 0, 1, false}, column.validity, page.first);
     }
     GDS_FOR_LANES(lane)
     {

@@ -1,25 +1,38 @@
-//! Chunks decompressed where they lie: by the kernel on a GPU where there is one; the host device
-//! says that it has none.
+//! Chunks decompressed where they lie: by the kernel, on a GPU where there is one and as processor
+//! code everywhere; the host device says that it has none.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 #![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
 mod common;
+mod format_kernels;
+mod kernel_support;
+mod late_device;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use common::{context, small_config};
+use format_kernels::format_kernels;
 use gds_rs::config::{Config, DEVICE_HOST};
 use gds_rs::device;
 use gds_rs::engine::{Buffer, Compressed, Context, DecompressCodec, DecompressStatus, MemoryKind};
 use gds_rs::error::ErrorKind;
+use late_device::LateDevice;
 
 const CODECS: [DecompressCodec; 3] = [
     DecompressCodec::Lz4Block,
     DecompressCodec::Lz4Frame,
     DecompressCodec::Snappy,
 ];
+
+/// GPUs that are here, and the kernel as processor code.
+fn devices() -> Vec<Context> {
+    let double = LateDevice::with_kernels(format_kernels());
+    let mut all = vec![double.context(small_config(), gds_rs::io::best())];
+    all.extend(gpus());
+    all
+}
 
 fn gpus() -> Vec<Context> {
     let (devices, trouble) = device::list(Duration::from_secs(60));
@@ -130,7 +143,7 @@ fn the_host_device_says_that_it_has_no_kernel() {
 
 #[test]
 fn thousands_of_chunks_come_out_as_they_were_and_bad_ones_say_so() {
-    for context in gpus() {
+    for context in devices() {
         // More than one launch takes.
         let mut pieces = Vec::new();
         let mut wanted = Vec::new();

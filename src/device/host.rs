@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::RwLock;
 
 use super::{
-    CopyPiece, CrcRange, CrcVerdict, CrcWork, DecompressWork, Device, DeviceInfo, Event,
-    MemoryKind, PointerInfo, Stream, StreamControl, pages,
+    CopyPiece, CrcRange, CrcVerdict, CrcWork, Device, DeviceInfo, Event, MemoryKind, PointerInfo,
+    Stream, StreamControl, pages,
 };
 use crate::base::crc;
 use crate::config::DEVICE_HOST;
@@ -247,14 +247,6 @@ impl Device for HostDevice {
         Ok(())
     }
 
-    fn decompress_prepare(&self) -> Result<()> {
-        Err(no_decompression())
-    }
-
-    unsafe fn decompress_chunks(&self, _work: &DecompressWork, _stream: Stream) -> Result<()> {
-        Err(no_decompression())
-    }
-
     fn crc32c_prepare(&self) -> Result<()> {
         Ok(())
     }
@@ -319,11 +311,4 @@ impl Device for HostDevice {
             "a stream of the host device is the calling thread: wait for the transfer there",
         ))
     }
-}
-
-fn no_decompression() -> Error {
-    Error::new(
-        ErrorKind::NotSupported,
-        "decompress by a kernel: the host device has none",
-    )
 }

@@ -19,7 +19,7 @@ mod work;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 pub use open::{host, list, open, open_auto};
 pub use work::{
@@ -298,7 +298,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `NotSupported` where this device has no such kernel: the host, for one.
-    fn decompress_prepare(&self) -> Result<()>;
+    fn decompress_prepare(&self) -> Result<()> {
+        Err(no_kernel("decompress"))
+    }
 
     /// Decompresses many chunks, ordered in `stream`. What became of each is written into it;
     /// nothing outside a chunk's memory is touched whatever stands in it.
@@ -309,7 +311,39 @@ pub trait Device: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `NotSupported` where this device has no such kernel; `Cuda` when it cannot be launched.
-    unsafe fn decompress_chunks(&self, work: &DecompressWork, stream: Stream) -> Result<()>;
+    unsafe fn decompress_chunks(&self, work: &DecompressWork, stream: Stream) -> Result<()> {
+        let _ = (work, stream);
+        Err(no_kernel("decompress"))
+    }
+
+    /// Loads what `parquet_pages` needs, as `crc32c_prepare`.
+    ///
+    /// # Errors
+    /// `NotSupported` where this device has no such kernels: the host, for one.
+    fn parquet_prepare(&self) -> Result<()> {
+        Err(no_kernel("decode Parquet pages"))
+    }
+
+    /// One step of decoding Parquet pages, ordered in `stream`. What became of each page is written
+    /// into it; nothing outside what the page and its column name is touched, whatever stands in
+    /// it.
+    ///
+    /// # Safety
+    /// Everything that `work` names is valid until the stream has passed and as large as
+    /// `kernels/parquet.cuh` says; nobody else writes it. Pages are readable to the next multiple
+    /// of four bytes.
+    ///
+    /// # Errors
+    /// `NotSupported` where this device has no such kernels; `Cuda` when one cannot be launched.
+    unsafe fn parquet_pages(
+        &self,
+        step: ParquetStep,
+        work: &ParquetWork,
+        stream: Stream,
+    ) -> Result<()> {
+        let _ = (step, work, stream);
+        Err(no_kernel("decode Parquet pages"))
+    }
 
     /// Makes an event without timing.
     ///
@@ -358,4 +392,9 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Cuda` when the kernel cannot be loaded or launched, `NotSupported` where there is none.
     unsafe fn stream_move(&self, control: *mut StreamControl, stream: Stream) -> Result<()>;
+}
+
+fn no_kernel(what: &str) -> Error {
+    let message = format!("{what} on the device: it has no kernel for that");
+    Error::new(ErrorKind::NotSupported, message)
 }

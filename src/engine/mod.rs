@@ -8,13 +8,14 @@
 //! Invariants: no memory is freed or handed back while the kernel or the device may still touch
 //! it (deadlines and cancels stop what has not started and wait for what has); a piece is
 //! delivered once; bytes after the end of a file are never reported. The room never interprets
-//! what it moves. Guarded by `tests/engine_*.rs`.
+//! what it moves; what it decompresses and decodes it hands to kernels. Guarded by `tests/engine_*.rs`.
 
 mod buffer;
 mod bytes;
 mod choice;
 mod context;
 mod crc;
+mod decode;
 mod decompress;
 mod explain;
 mod file;
@@ -36,6 +37,7 @@ mod worker;
 
 pub use buffer::Buffer;
 pub use context::Context;
+pub use decode::{BadPage, EncodedPage, PageChunk, PageColumn, Part, TakeBytes};
 pub use decompress::{Compressed, Decompressed};
 pub use explain::{Explanation, Way};
 pub use file::File;
@@ -44,5 +46,8 @@ pub use ticket::Ticket;
 pub use transfer::{Completion, Options, Path, Segment, Sequence, Transfer};
 
 // What rooms above say to the engine, so that they need neither `device` nor `io`.
-pub use crate::device::{DecompressCodec, DecompressStatus, MemoryKind, Stream};
+pub use crate::device::{
+    DecompressCodec, DecompressStatus, MemoryKind, ParquetConversion, ParquetEncoding,
+    ParquetStatus, Stream,
+};
 pub use crate::io::{OpenMode, Operation};

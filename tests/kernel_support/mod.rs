@@ -2,7 +2,7 @@
 //! pages that cannot be touched.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
-#![allow(clippy::missing_panics_doc, clippy::missing_safety_doc)]
+#![allow(dead_code, clippy::missing_panics_doc, clippy::missing_safety_doc)]
 
 use std::ffi::{CStr, CString, c_void};
 use std::path::Path;
@@ -28,11 +28,8 @@ pub fn compiled(source: &'static str, function: &CStr) -> *mut c_void {
 
 fn library(source: &str) -> *mut c_void {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
-        "libkernel_{}_{:?}.so",
-        std::process::id(),
-        std::thread::current().id()
-    ));
+    let name = format!("libkernel_{}_{source}.so", std::process::id());
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let compiler = cc::Build::new()
         .cpp(true)

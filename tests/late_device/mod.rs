@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use gds_rs::config::Config;
 use gds_rs::device::{
-    self, CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, PointerInfo, Stream,
-    StreamControl,
+    self, CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, ParquetStep, ParquetWork,
+    PointerInfo, Stream, StreamControl,
 };
 use gds_rs::engine::Context;
 use gds_rs::io::Io;
@@ -17,12 +17,21 @@ use gds_rs::{Error, ErrorKind, Result};
 /// Marks set in streams from here on pass when the test says so.
 pub const LATE: usize = 1 << 40;
 
+/// Kernels of the library, compiled for the processor.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernels {
+    pub decompress: unsafe extern "C" fn(*const DecompressWork),
+    /// One a step.
+    pub parquet: [unsafe extern "C" fn(*const ParquetWork); 4],
+}
+
 /// The device. Marks in `Stream(LATE + n)` have not passed until `pass(n)`.
 #[derive(Debug)]
 pub struct LateDevice {
     host: Arc<dyn Device>,
     marks: Mutex<Marks>,
     has_crc_kernel: bool,
+    kernels: Option<Kernels>,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +47,7 @@ impl LateDevice {
             host: device::host(),
             marks: Mutex::default(),
             has_crc_kernel: true,
+            kernels: None,
         })
     }
 
@@ -47,7 +57,23 @@ impl LateDevice {
             host: device::host(),
             marks: Mutex::default(),
             has_crc_kernel: false,
+            kernels: None,
         })
+    }
+
+    /// A device whose kernels the processor runs.
+    pub fn with_kernels(kernels: Kernels) -> Arc<Self> {
+        Arc::new(Self {
+            host: device::host(),
+            marks: Mutex::default(),
+            has_crc_kernel: true,
+            kernels: Some(kernels),
+        })
+    }
+
+    fn kernels(&self) -> Result<&Kernels> {
+        let none = || Error::new(ErrorKind::NotSupported, "there are no kernels");
+        self.kernels.as_ref().ok_or_else(none)
     }
 
     /// A context on this device.
@@ -158,11 +184,20 @@ impl Device for LateDevice {
         self.host.crc32c_prepare()
     }
     fn decompress_prepare(&self) -> Result<()> {
-        self.host.decompress_prepare()
+        self.kernels().map(|_| ())
     }
-    unsafe fn decompress_chunks(&self, work: &DecompressWork, s: Stream) -> Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe { self.host.decompress_chunks(work, s) }
+    unsafe fn decompress_chunks(&self, work: &DecompressWork, _: Stream) -> Result<()> {
+        // SAFETY: the caller's promise; the function was compiled from the kernel's source.
+        unsafe { (self.kernels()?.decompress)(work) };
+        Ok(())
+    }
+    fn parquet_prepare(&self) -> Result<()> {
+        self.kernels().map(|_| ())
+    }
+    unsafe fn parquet_pages(&self, step: ParquetStep, work: &ParquetWork, _: Stream) -> Result<()> {
+        // SAFETY: as above.
+        unsafe { (self.kernels()?.parquet[step as usize])(work) };
+        Ok(())
     }
     unsafe fn crc32c_chunks(&self, work: &CrcWork, s: Stream) -> Result<()> {
         self.crc32c_prepare()?;

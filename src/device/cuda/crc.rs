@@ -3,9 +3,9 @@
 use super::lazy::Code;
 
 /// `gds_crc32c_chunks`.
-pub(super) const CRC32C: Code = Code {
+pub(super) const CRC32C: Code<1> = Code {
     ptx: include_str!("../../../kernels/ptx/crc32c.ptx"),
-    entry: c"gds_crc32c_chunks",
+    entries: [c"gds_crc32c_chunks"],
     name: "the CRC kernel",
     threads: 512,
 };

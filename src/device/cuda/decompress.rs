@@ -3,9 +3,9 @@
 use super::lazy::Code;
 
 /// `gds_decompress_chunks`.
-pub(super) const DECOMPRESS: Code = Code {
+pub(super) const DECOMPRESS: Code<1> = Code {
     ptx: include_str!("../../../kernels/ptx/decompress.ptx"),
-    entry: c"gds_decompress_chunks",
+    entries: [c"gds_decompress_chunks"],
     name: "the decompression kernel",
     threads: 128,
 };

@@ -1,4 +1,4 @@
-//! Kernels that are loaded at first use: a module of one function, and what became of loading it.
+//! Kernels that are loaded at first use: a module's functions, and what became of loading it.
 
 use std::ffi::{CStr, c_void};
 
@@ -10,11 +10,11 @@ use crate::device::Stream;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is loaded.
-pub(super) struct Code {
+pub(super) struct Code<const N: usize> {
     /// Made by `scripts/build-kernels`.
     pub(super) ptx: &'static str,
-    /// The function, which takes one structure by value.
-    pub(super) entry: &'static CStr,
+    /// Its functions, each of which takes one structure by value.
+    pub(super) entries: [&'static CStr; N],
     /// What messages call it.
     pub(super) name: &'static str,
     /// Threads of a block: the kernel's launch bound.
@@ -23,24 +23,24 @@ pub(super) struct Code {
 
 /// What became of loading.
 #[derive(Clone)]
-enum State {
+enum State<const N: usize> {
     Unused,
-    /// Module and function, as addresses so that threads may share them.
-    Loaded(usize, usize),
+    /// Module and functions, as addresses so that threads may share them.
+    Loaded(usize, [usize; N]),
     /// The driver does not take it, and would not later.
     Refused(Error),
 }
 
-/// A kernel of one device.
-pub(super) struct LazyKernel {
-    code: &'static Code,
+/// The kernels of a module, for one device.
+pub(super) struct LazyKernel<const N: usize> {
+    code: &'static Code<N>,
     /// Multiprocessors of the device, 1 at least.
     pub(super) multiprocessors: u64,
-    state: Mutex<State>,
+    state: Mutex<State<N>>,
 }
 
-impl LazyKernel {
-    pub(super) fn new(code: &'static Code, multiprocessors: i32) -> Self {
+impl<const N: usize> LazyKernel<N> {
+    pub(super) fn new(code: &'static Code<N>, multiprocessors: i32) -> Self {
         Self {
             code,
             multiprocessors: u64::try_from(multiprocessors).unwrap_or(1).max(1),
@@ -48,7 +48,7 @@ impl LazyKernel {
         }
     }
 
-    /// Launches so many blocks. The context is current.
+    /// Launches so many blocks of one of the functions. The context is current.
     ///
     /// # Safety
     /// `work` is the structure that the function takes, and what it names is as the function wants
@@ -56,12 +56,13 @@ impl LazyKernel {
     pub(super) unsafe fn launch<T: Copy>(
         &self,
         driver: &Driver,
+        entry: usize,
         work: &T,
         blocks: u32,
         stream: Stream,
         what: impl Fn() -> String,
     ) -> Result<()> {
-        let function = self.function(driver)?;
+        let function = self.functions(driver)?[entry];
         let mut work = *work;
         let mut parameters = [(&raw mut work).cast::<c_void>()];
         let grid = (blocks, self.code.threads);
@@ -69,21 +70,21 @@ impl LazyKernel {
         unsafe { start(driver, function, grid, stream, &mut parameters, what) }
     }
 
-    /// The function, loaded. The context is current.
+    /// The functions, loaded. The context is current.
     ///
     /// # Errors
     /// `NotSupported` when the driver does not take it; `OutOfDeviceMemory`, which may pass.
-    pub(super) fn function(&self, driver: &Driver) -> Result<usize> {
+    pub(super) fn functions(&self, driver: &Driver) -> Result<[usize; N]> {
         let mut state = self.state.lock();
         match &*state {
-            State::Loaded(_, function) => return Ok(*function),
+            State::Loaded(_, functions) => return Ok(*functions),
             State::Refused(error) => return Err(error.clone()),
             State::Unused => {}
         }
-        match load_module(driver, self.code.ptx, self.code.name, [self.code.entry]) {
-            Ok((module, [function])) => {
-                *state = State::Loaded(module, function);
-                Ok(function)
+        match load_module(driver, self.code.ptx, self.code.name, self.code.entries) {
+            Ok((module, functions)) => {
+                *state = State::Loaded(module, functions);
+                Ok(functions)
             }
             Err(error) if error.kind() == ErrorKind::OutOfDeviceMemory => Err(error),
             Err(error) => {

@@ -10,6 +10,7 @@ mod decompress;
 mod driver;
 mod kernels;
 mod lazy;
+mod parquet;
 mod pointer;
 
 use std::collections::BTreeSet;
@@ -25,8 +26,8 @@ use self::driver::code;
 use self::kernels::CopyKernel;
 use self::lazy::LazyKernel;
 use super::{
-    CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, PointerInfo, Stream,
-    StreamControl, pages,
+    CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, ParquetStep, ParquetWork,
+    PointerInfo, Stream, StreamControl, pages,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -41,8 +42,9 @@ pub(super) struct CudaDevice {
     info: DeviceInfo,
     primary: Primary,
     copy_kernel: CopyKernel,
-    crc_kernel: LazyKernel,
-    decompress_kernel: LazyKernel,
+    crc_kernel: LazyKernel<1>,
+    decompress_kernel: LazyKernel<1>,
+    parquet_kernels: LazyKernel<4>,
     /// Pinned memory that is ours and registered, where the driver's own was not page-aligned.
     registered: Mutex<BTreeSet<usize>>,
 }
@@ -138,6 +140,7 @@ impl CudaDevice {
             copy_kernel: CopyKernel::new(multiprocessors),
             crc_kernel: LazyKernel::new(&crc::CRC32C, multiprocessors),
             decompress_kernel: LazyKernel::new(&decompress::DECOMPRESS, multiprocessors),
+            parquet_kernels: LazyKernel::new(&parquet::PARQUET, multiprocessors),
             registered: Mutex::new(BTreeSet::new()),
         })
     }
@@ -221,6 +224,7 @@ impl Drop for CudaDevice {
             self.copy_kernel.unload(self.driver);
             self.crc_kernel.unload(self.driver);
             self.decompress_kernel.unload(self.driver);
+            self.parquet_kernels.unload(self.driver);
         }
     }
 }
@@ -454,7 +458,7 @@ impl Device for CudaDevice {
 
     fn crc32c_prepare(&self) -> Result<()> {
         let _entered = self.enter()?;
-        self.crc_kernel.function(self.driver).map(|_| ())
+        self.crc_kernel.functions(self.driver).map(|_| ())
     }
 
     unsafe fn crc32c_chunks(&self, work: &CrcWork, stream: Stream) -> Result<()> {
@@ -466,12 +470,12 @@ impl Device for CudaDevice {
         let blocks = crc::blocks(kernel.multiprocessors, work.chunk_count);
         let what = || format!("launch the CRC kernel for {} chunks", work.chunk_count);
         // SAFETY: the caller keeps the promises of `crc32c_chunks`; the context is current.
-        unsafe { kernel.launch(self.driver, work, blocks, stream, what) }
+        unsafe { kernel.launch(self.driver, 0, work, blocks, stream, what) }
     }
 
     fn decompress_prepare(&self) -> Result<()> {
         let _entered = self.enter()?;
-        self.decompress_kernel.function(self.driver).map(|_| ())
+        self.decompress_kernel.functions(self.driver).map(|_| ())
     }
 
     unsafe fn decompress_chunks(&self, work: &DecompressWork, stream: Stream) -> Result<()> {
@@ -483,7 +487,29 @@ impl Device for CudaDevice {
         let blocks = decompress::blocks(kernel.multiprocessors, work.count);
         let what = || format!("launch the decompression kernel for {} chunks", work.count);
         // SAFETY: the caller keeps the promises of `decompress_chunks`; the context is current.
-        unsafe { kernel.launch(self.driver, work, blocks, stream, what) }
+        unsafe { kernel.launch(self.driver, 0, work, blocks, stream, what) }
+    }
+
+    fn parquet_prepare(&self) -> Result<()> {
+        let _entered = self.enter()?;
+        self.parquet_kernels.functions(self.driver).map(|_| ())
+    }
+
+    unsafe fn parquet_pages(
+        &self,
+        step: ParquetStep,
+        work: &ParquetWork,
+        stream: Stream,
+    ) -> Result<()> {
+        if work.page_count == 0 {
+            return Ok(());
+        }
+        let _entered = self.enter()?;
+        let kernels = &self.parquet_kernels;
+        let blocks = decompress::blocks(kernels.multiprocessors, work.page_count);
+        let what = || format!("launch step {step:?} for {} Parquet pages", work.page_count);
+        // SAFETY: the caller keeps the promises of `parquet_pages`; the context is current.
+        unsafe { kernels.launch(self.driver, step as usize, work, blocks, stream, what) }
     }
 
     fn event_create(&self) -> Result<Event> {
