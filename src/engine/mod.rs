@@ -8,7 +8,8 @@
 //! Invariants: no memory is freed or handed back while the kernel or the device may still touch
 //! it (deadlines and cancels stop what has not started and wait for what has); a piece is
 //! delivered once; bytes after the end of a file are never reported. The room never interprets
-//! what it moves; what it decompresses and decodes it hands to kernels. Guarded by `tests/engine_*.rs`.
+//! what it moves; what it decompresses and decodes it hands to kernels. Guarded by
+//! `tests/engine_*.rs`.
 
 mod buffer;
 mod bytes;
