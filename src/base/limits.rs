@@ -46,6 +46,12 @@ pub const STREAM_CHUNK_MIN: u64 = 4 << 10;
 pub const STREAM_CHUNK_MAX: u64 = 64 << 30;
 /// Most ranges that one streaming reader reads.
 pub const STREAM_RANGES_MAX: u64 = 16 << 20;
+/// Most pieces of one plan of a format reader.
+pub const PLAN_PIECES_MAX: u64 = 16 << 20;
+/// Most dimensions of a tensor, as NumPy and PyTorch have it.
+pub const TENSOR_DIMENSIONS_MAX: usize = 64;
+/// Most files of one model.
+pub const MODEL_FILES_MAX: usize = 4096;
 /// Results of a pipeline that may wait to be taken.
 pub const PIPELINE_RESULTS_MAX: usize = 1 << 20;
 /// Longest path or text that the ABI takes, bytes.

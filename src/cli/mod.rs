@@ -13,7 +13,9 @@ mod check;
 mod copy;
 mod demo;
 mod explain;
+mod inspect;
 mod kv;
+mod load;
 mod output;
 mod progress;
 mod pump;
@@ -74,6 +76,10 @@ enum Command {
     Cp(copy::CopyArgs),
     /// Read a file into device memory in bounded space
     Read(read::ReadArgs),
+    /// Say what a file of a known format holds
+    Inspect(inspect::InspectArgs),
+    /// Load named parts of a file of a known format into device memory, and verify them
+    Load(load::LoadArgs),
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -127,6 +133,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => demo::run(global, args),
         Command::Cp(args) => copy::run(global, args),
         Command::Read(args) => read::run(global, args),
+        Command::Inspect(args) => inspect::run(global, args),
+        Command::Load(args) => load::run(global, args),
         Command::Bench(Bench::Io(args)) => bench::run(global, args),
         Command::Bench(Bench::Stream(args)) => bench::stream::run(global, args),
         Command::Bench(Bench::Cache(args)) => bench::cache::run(global, args),

@@ -13,10 +13,15 @@
 
 #[cfg(feature = "arrow")]
 mod array;
+mod detect;
+pub mod gguf;
 mod plan;
+pub mod safetensors;
 mod source;
+pub mod tensor;
 
 #[cfg(feature = "arrow")]
 pub use array::{Array, Batch, Slice};
-pub use plan::{Piece, Plan};
+pub use detect::{Detected, Format, detect};
+pub use plan::{Load, Outline, Piece, Plan, ReadOptions, Window, WindowPart};
 pub use source::{FileSource, MemorySource, Source};

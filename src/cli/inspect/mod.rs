@@ -1,0 +1,100 @@
+//! `gds inspect FILE`: what a file of a known format holds, without reading its contents.
+//!
+//! A file a format: each gives lines for people and an object for programs.
+
+mod tensors;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Global;
+use super::output::{Outcome, bytes_text, say, say_json};
+use crate::engine::{Context, File};
+use crate::error::{Error, ErrorKind};
+use crate::formats::{FileSource, Format, detect};
+use crate::io::OpenMode;
+
+/// Arguments of `gds inspect`.
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// A safetensors file or its index, or a GGUF file
+    file: PathBuf,
+    /// Print everything, however long: all tensors, all values
+    #[arg(long)]
+    all: bool,
+}
+
+/// What a format says of a file.
+#[derive(Debug)]
+struct Report {
+    /// For people, without the line of the file itself.
+    lines: Vec<String>,
+    /// For programs: the members of the JSON object beside those of every format.
+    json: Value,
+}
+
+/// Metadata needs no device: the file is opened on the host unless one was asked for.
+fn open(global: &Global, path: &std::path::Path) -> Outcome<(Context, File)> {
+    let mut config = global.config()?;
+    if global.device.is_none() {
+        config.gpu_device = crate::config::DEVICE_HOST;
+    }
+    let context = Context::open(config)?;
+    let file = context.open_file(path, OpenMode::read_only())?;
+    Ok((context, file))
+}
+
+pub(super) fn run(global: &Global, args: &InspectArgs) -> Outcome {
+    let (_context, file) = open(global, &args.file)?;
+    let source = FileSource::new(&file)?;
+    let detected = detect(&source)?;
+    let all = args.all || global.json;
+    // A file a format, an arm a format.
+    let report = match detected.format {
+        Format::Safetensors | Format::SafetensorsIndex | Format::Gguf => {
+            tensors::report(&file, all)?
+        }
+        Format::Unknown => return Err(unknown(&args.file).into()),
+        other => Report {
+            lines: vec![format!(
+                "{other} is recognised by its first bytes, and not read further"
+            )],
+            json: json!({}),
+        },
+    };
+    let size = file.size()?;
+    if global.json {
+        let mut object = json!({
+            "file": args.file.to_string_lossy(),
+            "format": detected.format.name(),
+            "bytes": size,
+            "complete": detected.has_tail,
+        });
+        if let (Value::Object(object), Value::Object(more)) = (&mut object, report.json) {
+            object.extend(more);
+        }
+        return say_json(&object);
+    }
+    let cut = if detected.has_tail {
+        ""
+    } else {
+        ", without its end: the file is cut"
+    };
+    say(format_args!(
+        "{}: {}, {size} bytes ({}){cut}",
+        args.file.display(),
+        detected.format,
+        bytes_text(size)
+    ))?;
+    report.lines.iter().try_for_each(say)
+}
+
+pub(super) fn unknown(path: &std::path::Path) -> Error {
+    let message = format!(
+        "{}: its contents are of no format that is known here; `gds read` moves any file",
+        path.display()
+    );
+    Error::new(ErrorKind::NotSupported, message).with_path(path)
+}
