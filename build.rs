@@ -71,6 +71,8 @@ mod layout {
         "gds_prefetch_t",
         "gds_region_set_t",
         "gds_region_t",
+        "gds_plan_t",
+        "gds_tensors_t",
         "gds_kv_t",
         "gds_kv_batch_t",
         "gds_kv_device_t",

@@ -3009,6 +3009,480 @@ GDS_API void gds_region_unmap(gds_region_t *region) GDS_NOEXCEPT;
 #define GDS_REGION_STATS_INIT                                                              \
     { sizeof(gds_region_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
+/* ==== Formats ========================================================================= */
+
+/** What a file holds, by its contents. New formats are appended. */
+GDS_ENUM(gds_format_t) {
+    /** None of the others. */
+    GDS_FORMAT_UNKNOWN = 0,
+    /** ELF: programs, libraries, object files, cubins. */
+    GDS_FORMAT_ELF = 1,
+    /** Parquet, its footer encrypted or not. */
+    GDS_FORMAT_PARQUET = 2,
+    /** Arrow IPC file, also called Feather version 2. */
+    GDS_FORMAT_ARROW_FILE = 3,
+    /** Arrow IPC stream. */
+    GDS_FORMAT_ARROW_STREAM = 4,
+    /** safetensors. */
+    GDS_FORMAT_SAFETENSORS = 5,
+    /** GGUF. */
+    GDS_FORMAT_GGUF = 6,
+    /** The JSON index of a model in several safetensors files. */
+    GDS_FORMAT_SAFETENSORS_INDEX = 7,
+    /** Feather version 1. This and the following are recognised, not read. */
+    GDS_FORMAT_FEATHER1 = 16,
+    /** ORC. */
+    GDS_FORMAT_ORC = 17,
+    /** NumPy's .npy. */
+    GDS_FORMAT_NUMPY = 18,
+    /** A Zstandard frame. */
+    GDS_FORMAT_ZSTD = 19,
+    /** An LZ4 frame. */
+    GDS_FORMAT_LZ4_FRAME = 20,
+    /** gzip. */
+    GDS_FORMAT_GZIP = 21,
+    /** A zip archive: .npz, PyTorch's .pt, .jar. */
+    GDS_FORMAT_ZIP = 22,
+    /** HDF5. */
+    GDS_FORMAT_HDF5 = 23,
+    /** Vortex. */
+    GDS_FORMAT_VORTEX = 24,
+};
+
+/**
+ * Ranges of files and their places in one destination, ready to be read as often as wanted.
+ * Never changes; may be used from many threads at once.
+ */
+typedef struct gds_plan_t gds_plan_t;
+
+/** A range of a file and its place in the destination. This struct never changes. */
+typedef struct gds_piece_t {
+    /** Offset in the file, bytes. */
+    uint64_t file_offset;
+    /** Bytes. */
+    uint64_t size;
+    /** Offset in the destination, bytes. */
+    uint64_t to_offset;
+    /** The file. NULL in a piece that gds_plan_pieces() gives: see `file_index`. */
+    const gds_file_t *file;
+    /** Which of the plan's files, from 0. Zero in a piece given to gds_plan_create(). */
+    uint64_t file_index;
+} gds_piece_t;
+
+/** What a plan reads. Start from GDS_PLAN_INFO_INIT. */
+typedef struct gds_plan_info_t {
+    /** sizeof(gds_plan_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Files. */
+    uint32_t files;
+    /** Bytes of the destination, the padding between pieces included. */
+    uint64_t size_bytes;
+    /** Bytes that are wanted of the files. */
+    uint64_t bytes;
+    /** Pieces. */
+    uint64_t pieces;
+    /** Reads that gds_plan_read() makes of them, neighbours together. */
+    uint64_t reads;
+    /** Of them, those that go through scratch memory of the device. */
+    uint64_t gathered;
+    /** Bytes of those reads: what is wanted, and what stands between. */
+    uint64_t read_bytes;
+} gds_plan_info_t;
+
+/**
+ * Tell what a file holds, by its contents. Reads a few KiB; its name does not matter.
+ *
+ * @param format_out  a gds_format_t; GDS_FORMAT_UNKNOWN for what is none of them, empty
+ *                    files included.
+ * @return GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_format_detect(const gds_file_t *file, int32_t *format_out) GDS_NOEXCEPT;
+
+/**
+ * The name of a format: "Parquet", "safetensors", ... Never NULL: a number that is no
+ * format answers "unknown". The text is static. Any thread, at any time.
+ */
+GDS_API const char *gds_format_name(int32_t format) GDS_NOEXCEPT;
+
+/**
+ * Make a plan of your own. Readers of formats make theirs.
+ *
+ * @param pieces    1 to 16,777,216, whose places in the destination do not overlap; used
+ *                  during the call only.
+ * @param plan_out  give it to gds_plan_destroy() once. Keeps the files.
+ * @return GDS_STATUS_OUT_OF_RANGE: also for too many pieces; GDS_STATUS_INVALID_ARGUMENT:
+ *         also for files of two contexts; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_plan_create(const gds_piece_t *pieces, uint64_t count,
+                             gds_plan_t **plan_out) GDS_NOEXCEPT;
+
+/** Give a plan back. NULL and destroyed handles are fine. */
+GDS_API void gds_plan_destroy(gds_plan_t *plan) GDS_NOEXCEPT;
+
+/**
+ * Tell what a plan reads.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_plan_info(const gds_plan_t *plan, gds_plan_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Tell the pieces of a plan, file after file.
+ *
+ * @param first       the first that is wanted, from 0.
+ * @param count       how many `pieces_out` has room for.
+ * @param pieces_out  filled with those that there are.
+ * @param count_out   how many were written.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_plan_pieces(const gds_plan_t *plan, uint64_t first, uint64_t count,
+                             gds_piece_t *pieces_out, uint64_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Read everything that a plan names, and wait. Neighbours are read together; small pieces
+ * that go to other distances than the file's pass through up to 32 MiB of scratch memory of
+ * the device, which is freed again.
+ *
+ * Bytes of the destination between pieces are unspecified afterwards. With a stream in the
+ * options the memory is touched after what is in the stream now, and the call waits for it
+ * where it needs scratch memory.
+ *
+ * @param buffer          of the files' context; size_bytes of the plan fit behind the offset.
+ * @param buffer_offset   where the destination begins in the buffer, bytes.
+ * @param options         NULL: as the context says. No checksum is computed.
+ * @param completion_out  struct_size set; bytes are those that were wanted. May be NULL.
+ * @return GDS_STATUS_OUT_OF_RANGE: it does not fit; GDS_STATUS_CORRUPTED: a file ends before
+ *         its pieces do; GDS_STATUS_FILE_CHANGED; GDS_STATUS_OUT_OF_DEVICE_MEMORY; as
+ *         gds_read_with().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_plan_read(const gds_plan_t *plan, const gds_buffer_t *buffer,
+                           uint64_t buffer_offset, const gds_options_t *options,
+                           gds_completion_t *completion_out) GDS_NOEXCEPT;
+
+/**
+ * Start to read everything that a plan names, and return at once. The ticket tells when it
+ * is done; its bytes count what stands between pieces that are read together.
+ *
+ * No scratch memory is used: small pieces with other distances than the file's are read one
+ * by one. gds_plan_read() gathers them.
+ *
+ * @param options     NULL: as the context says.
+ * @param ticket_out  give it to gds_ticket_destroy() once. Keeps the files and the buffer.
+ * @return as gds_plan_read() and gds_read_start(); GDS_STATUS_INVALID_ARGUMENT also for a
+ *         plan without bytes.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_plan_start(const gds_plan_t *plan, const gds_buffer_t *buffer,
+                            uint64_t buffer_offset, const gds_options_t *options,
+                            gds_ticket_t **ticket_out) GDS_NOEXCEPT;
+
+/**
+ * Read everything that a plan names in the order of a CUDA stream, and return at once.
+ *
+ * As gds_plan_start(), ordered as gds_read_async() is.
+ *
+ * @param stream      as for gds_read_async().
+ * @param ticket_out  give it to gds_ticket_destroy() once.
+ * @return as gds_plan_start() and gds_read_async().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_plan_read_async(const gds_plan_t *plan, const gds_buffer_t *buffer,
+                                 uint64_t buffer_offset, gds_cuda_stream_t stream,
+                                 gds_ticket_t **ticket_out) GDS_NOEXCEPT;
+
+#define GDS_PLAN_INFO_INIT { sizeof(gds_plan_info_t), 0, 0, 0, 0, 0, 0, 0 }
+
+/* ==== Tensors ========================================================================= */
+
+/** Numbers of ggml's own types in gds_dtype_t: this and their number in GGUF. */
+#define GDS_DTYPE_GGML 1000
+
+/** All of a tensor, in gds_tensor_part_t. */
+#define GDS_PART_WHOLE 0
+
+/** Elements `begin` to `end` (not included) of a dimension. */
+#define GDS_PART_RANGE 1
+
+/**
+ * Share `begin` of `end` equal ones of a dimension; where it does not divide evenly the
+ * first shares have one element more.
+ */
+#define GDS_PART_SHARE 2
+
+/** The `align` that leaves tensors where their file has them. */
+#define GDS_ALIGN_MIRROR 18446744073709551615ull
+
+/**
+ * The type of a tensor's elements. New ones are appended. Quantized types of GGUF have
+ * their own number plus GDS_DTYPE_GGML: Q4_K is 1012.
+ */
+GDS_ENUM(gds_dtype_t) {
+    /** A byte that is 0 or 1. */
+    GDS_DTYPE_BOOL = 1,
+    /** Unsigned, 8 bits. */
+    GDS_DTYPE_U8 = 2,
+    /** Signed, 8 bits. */
+    GDS_DTYPE_I8 = 3,
+    /** Unsigned, 16 bits. */
+    GDS_DTYPE_U16 = 4,
+    /** Signed, 16 bits. */
+    GDS_DTYPE_I16 = 5,
+    /** Unsigned, 32 bits. */
+    GDS_DTYPE_U32 = 6,
+    /** Signed, 32 bits. */
+    GDS_DTYPE_I32 = 7,
+    /** Unsigned, 64 bits. */
+    GDS_DTYPE_U64 = 8,
+    /** Signed, 64 bits. */
+    GDS_DTYPE_I64 = 9,
+    /** IEEE half. */
+    GDS_DTYPE_F16 = 10,
+    /** bfloat16. */
+    GDS_DTYPE_BF16 = 11,
+    /** IEEE single. */
+    GDS_DTYPE_F32 = 12,
+    /** IEEE double. */
+    GDS_DTYPE_F64 = 13,
+    /** Complex: two IEEE singles. */
+    GDS_DTYPE_C64 = 14,
+    /** 8 bits: 4 of exponent, 3 of mantissa, no infinity. */
+    GDS_DTYPE_F8_E4M3 = 15,
+    /** 8 bits: 5 of exponent, 2 of mantissa. */
+    GDS_DTYPE_F8_E5M2 = 16,
+    /** 8 bits of exponent: scales. */
+    GDS_DTYPE_F8_E8M0 = 17,
+    /** As F8_E4M3 without a negative zero. */
+    GDS_DTYPE_F8_E4M3FNUZ = 18,
+    /** As F8_E5M2 without infinities and negative zero. */
+    GDS_DTYPE_F8_E5M2FNUZ = 19,
+    /** 4 bits, two in a byte. */
+    GDS_DTYPE_F4 = 20,
+    /** 6 bits: 2 of exponent, 3 of mantissa; four in three bytes. */
+    GDS_DTYPE_F6_E2M3 = 21,
+    /** 6 bits: 3 of exponent, 2 of mantissa; four in three bytes. */
+    GDS_DTYPE_F6_E3M2 = 22,
+};
+
+/**
+ * The tensors of a safetensors or GGUF file, or of a model in several files. Never changes;
+ * may be used from many threads at once.
+ */
+typedef struct gds_tensors_t gds_tensors_t;
+
+/** What is known of the tensors. Start from GDS_TENSORS_INFO_INIT. */
+typedef struct gds_tensors_info_t {
+    /** sizeof(gds_tensors_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** A gds_format_t. */
+    int32_t format;
+    /** Tensors. */
+    uint64_t tensors;
+    /** Keys of metadata. */
+    uint64_t metadata;
+    /** Files. */
+    uint64_t files;
+    /** Bytes of all tensors. */
+    uint64_t bytes;
+} gds_tensors_info_t;
+
+/**
+ * What is known of a tensor. Start from GDS_TENSOR_INFO_INIT. The pointers are valid until
+ * the tensors are closed.
+ */
+typedef struct gds_tensor_info_t {
+    /** sizeof(gds_tensor_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** A gds_dtype_t, or GDS_DTYPE_GGML and the number of ggml's type. */
+    int32_t dtype;
+    /** Its name, UTF-8, with a NUL behind it. */
+    const char *name;
+    /** Bytes of the name, without the NUL. */
+    uint64_t name_bytes;
+    /** The name of its type, as its format writes it: "BF16", "Q4_K". */
+    const char *dtype_name;
+    /**
+     * Elements along each dimension, the dense one last, also for GGUF. NULL when it has no
+     * dimensions.
+     */
+    const uint64_t *shape;
+    /** Dimensions. */
+    uint32_t dimensions;
+    /**
+     * Elements that are stored together; 1 but for types smaller than a byte and quantized
+     * ones.
+     */
+    uint32_t block_elements;
+    /** Bytes of such a block; of an element where block_elements is 1. */
+    uint32_t block_bytes;
+    /** Which file it is in, from 0. */
+    uint32_t file;
+    /** Where it is in its file, bytes. */
+    uint64_t file_offset;
+    /** Bytes. */
+    uint64_t size_bytes;
+} gds_tensor_info_t;
+
+/** A tensor, or a part of one along one dimension. This struct never changes. */
+typedef struct gds_tensor_part_t {
+    /** Which tensor, from 0. */
+    uint64_t tensor;
+    /** GDS_PART_WHOLE, GDS_PART_RANGE or GDS_PART_SHARE. */
+    uint32_t kind;
+    /** Which dimension, from 0, the slowest. 0 with GDS_PART_WHOLE. */
+    uint32_t dimension;
+    /** The first element, or the share. 0 with GDS_PART_WHOLE. */
+    uint64_t begin;
+    /** Behind the last element, or shares in all. 0 with GDS_PART_WHOLE. */
+    uint64_t end;
+} gds_tensor_part_t;
+
+/** Where a tensor or part stands in the destination. This struct never changes. */
+typedef struct gds_tensor_place_t {
+    /** Which tensor, from 0. */
+    uint64_t tensor;
+    /** Offset in the destination, bytes. */
+    uint64_t offset;
+    /** Bytes. */
+    uint64_t size_bytes;
+    /**
+     * Elements of the dimension that was cut; those of the tensor's other dimensions stay. 0
+     * for a whole tensor.
+     */
+    uint64_t cut_elements;
+} gds_tensor_place_t;
+
+/**
+ * Read the metadata of a safetensors or GGUF file, told by its contents. Of a
+ * model.safetensors.index.json, that of all files it names, which lie beside it.
+ *
+ * @param tensors_out  give it to gds_tensors_close() once. Keeps the files.
+ * @return GDS_STATUS_CORRUPTED: a rule of the format is broken, gds_last_error() has the
+ *         offset; GDS_STATUS_NOT_SUPPORTED: another format, or newer than this library;
+ *         GDS_STATUS_NOT_FOUND: a file that the index names; GDS_STATUS_IO;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_open(const gds_file_t *file,
+                              gds_tensors_t **tensors_out) GDS_NOEXCEPT;
+
+/**
+ * Read the metadata of safetensors files that are one model together.
+ *
+ * @param files        1 to 4,096, of one context; the array is used during the call only.
+ * @param tensors_out  give it to gds_tensors_close() once. Keeps the files.
+ * @return as gds_tensors_open(); GDS_STATUS_CORRUPTED also for a tensor that two files have.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_open_files(const gds_file_t *const *files, uint64_t count,
+                                    gds_tensors_t **tensors_out) GDS_NOEXCEPT;
+
+/** Give tensors back. NULL and closed handles are fine. Plans made of them stay valid. */
+GDS_API void gds_tensors_close(gds_tensors_t *tensors) GDS_NOEXCEPT;
+
+/**
+ * Tell how many tensors there are, and more of the whole.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT, GDS_STATUS_INVALID_HANDLE, GDS_STATUS_STRUCT_SIZE,
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_info(const gds_tensors_t *tensors,
+                              gds_tensors_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what is known of one tensor. They are numbered file after file, in the order of each
+ * file.
+ *
+ * @param index     from 0.
+ * @param info_out  struct_size set. Its pointers are valid until gds_tensors_close().
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_get(const gds_tensors_t *tensors, uint64_t index,
+                             gds_tensor_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Find a tensor by its name.
+ *
+ * @param name       NUL-terminated.
+ * @param index_out  its number, from 0.
+ * @return GDS_STATUS_NOT_FOUND: the message has names that are alike;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_find(const gds_tensors_t *tensors, const char *name,
+                              uint64_t *index_out) GDS_NOEXCEPT;
+
+/**
+ * Tell a key and its value of what the files say of themselves. Values of GGUF are given as
+ * text, lists as JSON.
+ *
+ * @param index      from 0.
+ * @param key_out    valid until gds_tensors_close().
+ * @param value_out  valid until gds_tensors_close().
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_metadata(const gds_tensors_t *tensors, uint64_t index,
+                                  const char **key_out,
+                                  const char **value_out) GDS_NOEXCEPT;
+
+/**
+ * Plan tensors, or parts of them, into one destination, in the order in which they are
+ * given.
+ *
+ * @param parts       which ones. NULL with count 0: all of them, whole.
+ * @param count       up to 16,777,216.
+ * @param align       each begins at a multiple of it, a power of two up to 2 MiB; 0 picks
+ *                    256. GDS_ALIGN_MIRROR: with the distances of the file, at the rest by
+ *                    4096 that their file offset leaves, so that nothing is moved.
+ * @param places_out  where each stands: `count` of them, or, with count 0, as many as there
+ *                    are tensors. May be NULL.
+ * @param plan_out    give it to gds_plan_destroy() once. Keeps the files.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such tensor, dimension or element, or more pieces than
+ *         a plan may have; GDS_STATUS_NOT_SUPPORTED: a part that begins or ends within a
+ *         block; GDS_STATUS_INVALID_ARGUMENT: also for a mirrored part whose bytes do not
+ *         stand together; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_plan(const gds_tensors_t *tensors, const gds_tensor_part_t *parts,
+                              uint64_t count, uint64_t align,
+                              gds_tensor_place_t *places_out,
+                              gds_plan_t **plan_out) GDS_NOEXCEPT;
+
+/**
+ * Load tensors, or parts of them, into new memory of the device, and wait.
+ *
+ * As gds_tensors_plan(), gds_buffer_alloc() and gds_plan_read() together.
+ *
+ * @param parts       as for gds_tensors_plan().
+ * @param align       as for gds_tensors_plan().
+ * @param places_out  as for gds_tensors_plan().
+ * @param buffer_out  give it to gds_buffer_free() once.
+ * @return as those; GDS_STATUS_INVALID_ARGUMENT also when there are no bytes to load.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_load(const gds_tensors_t *tensors, const gds_tensor_part_t *parts,
+                              uint64_t count, uint64_t align,
+                              gds_tensor_place_t *places_out,
+                              gds_buffer_t **buffer_out) GDS_NOEXCEPT;
+
+#define GDS_TENSORS_INFO_INIT { sizeof(gds_tensors_info_t), 0, 0, 0, 0, 0 }
+#define GDS_TENSOR_INFO_INIT                                                               \
+    { sizeof(gds_tensor_info_t), 0, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0 }
+
 /* ==== Key-value store ================================================================= */
 
 /**

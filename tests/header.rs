@@ -30,6 +30,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("pipeline", &["types/pipeline.rs", "pipeline.rs"]),
     ("prefetch", &["types/prefetch.rs", "prefetch.rs"]),
     ("region", &["types/region.rs", "region.rs"]),
+    ("format", &["types/format.rs", "format.rs"]),
+    ("tensor", &["types/tensor.rs", "tensor.rs"]),
     (
         "kv",
         &[

@@ -415,7 +415,7 @@ impl Range {
 ///
 /// # Safety
 /// Both point to structs of as many bytes as their struct_size says, or are NULL.
-unsafe fn with(
+pub(super) unsafe fn with(
     options: *const gds_options_t,
     completion_out: *mut gds_completion_t,
     run: impl FnOnce(&Options) -> Outcome<Completion>,
@@ -460,7 +460,7 @@ unsafe fn segments_of(
     Ok(taken)
 }
 
-fn on_stream(stream: gds_cuda_stream_t) -> Options {
+pub(super) fn on_stream(stream: gds_cuda_stream_t) -> Options {
     Options {
         stream: Some(Stream(stream.addr())),
         ..Options::default()
