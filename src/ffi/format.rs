@@ -197,13 +197,14 @@ pub unsafe extern "C" fn gds_plan_pieces(
 /// options the memory is touched after what is in the stream now, and the call waits for it
 /// where it needs scratch memory.
 ///
-/// @param buffer          of the files' context; size_bytes of the plan fit behind the offset.
+/// @param buffer          of the files' context; the plan's size_bytes fit behind the
+///                        offset.
 /// @param buffer_offset   where the destination begins in the buffer, bytes.
 /// @param options         NULL: as the context says. No checksum is computed.
-/// @param completion_out  struct_size set; bytes are those that were wanted. May be NULL.
-/// @return GDS_STATUS_OUT_OF_RANGE: it does not fit; GDS_STATUS_CORRUPTED: a file ends before
-///         its pieces do; GDS_STATUS_FILE_CHANGED; GDS_STATUS_OUT_OF_DEVICE_MEMORY; as
-///         gds_read_with().
+/// @param completion_out  struct_size set; its bytes are those that were wanted. May be NULL.
+/// @return GDS_STATUS_OUT_OF_RANGE: it does not fit; GDS_STATUS_CORRUPTED: a file ends
+///         before its pieces do; GDS_STATUS_FILE_CHANGED; GDS_STATUS_OUT_OF_DEVICE_MEMORY;
+///         as gds_read_with().
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_plan_read(

@@ -117,7 +117,8 @@ pub unsafe extern "C" fn gds_tensors_open(
 ///
 /// @param files        1 to 4,096, of one context; the array is used during the call only.
 /// @param tensors_out  give it to gds_tensors_close() once. Keeps the files.
-/// @return as gds_tensors_open(); GDS_STATUS_CORRUPTED also for a tensor that two files have.
+/// @return as gds_tensors_open(); GDS_STATUS_CORRUPTED also for a tensor that two files
+///         have.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_tensors_open_files(
@@ -267,9 +268,9 @@ pub unsafe extern "C" fn gds_tensors_metadata(
 /// @param places_out  where each stands: `count` of them, or, with count 0, as many as there
 ///                    are tensors. May be NULL.
 /// @param plan_out    give it to gds_plan_destroy() once. Keeps the files.
-/// @return GDS_STATUS_OUT_OF_RANGE: no such tensor, dimension or element, or more pieces than
-///         a plan may have; GDS_STATUS_NOT_SUPPORTED: a part that begins or ends within a
-///         block; GDS_STATUS_INVALID_ARGUMENT: also for a mirrored part whose bytes do not
+/// @return GDS_STATUS_OUT_OF_RANGE: no such tensor, dimension or element, or more pieces
+///         than a plan may have; GDS_STATUS_NOT_SUPPORTED: a part that begins or ends within
+///         a block; GDS_STATUS_INVALID_ARGUMENT: also for a mirrored part whose bytes do not
 ///         stand together; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
 #[must_use]
 #[unsafe(no_mangle)]

@@ -148,8 +148,8 @@ pub struct gds_tensor_place_t {
     pub offset: u64,
     /// Bytes.
     pub size_bytes: u64,
-    /// Elements of the dimension that was cut; those of the tensor's other dimensions stay. 0
-    /// for a whole tensor.
+    /// Elements of the dimension that was cut; those of the other dimensions stay. 0 where
+    /// nothing was cut off.
     pub cut_elements: u64,
 }
 
