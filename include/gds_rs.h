@@ -3154,13 +3154,15 @@ gds_status_t gds_plan_pieces(const gds_plan_t *plan, uint64_t first, uint64_t co
  * options the memory is touched after what is in the stream now, and the call waits for it
  * where it needs scratch memory.
  *
- * @param buffer          of the files' context; size_bytes of the plan fit behind the offset.
+ * @param buffer          of the files' context; the plan's size_bytes fit behind the
+ *                        offset.
  * @param buffer_offset   where the destination begins in the buffer, bytes.
  * @param options         NULL: as the context says. No checksum is computed.
- * @param completion_out  struct_size set; bytes are those that were wanted. May be NULL.
- * @return GDS_STATUS_OUT_OF_RANGE: it does not fit; GDS_STATUS_CORRUPTED: a file ends before
- *         its pieces do; GDS_STATUS_FILE_CHANGED; GDS_STATUS_OUT_OF_DEVICE_MEMORY; as
- *         gds_read_with().
+ * @param completion_out  struct_size set; its bytes are those that were wanted. May be
+ *                        NULL.
+ * @return GDS_STATUS_OUT_OF_RANGE: it does not fit; GDS_STATUS_CORRUPTED: a file ends
+ *         before its pieces do; GDS_STATUS_FILE_CHANGED; GDS_STATUS_OUT_OF_DEVICE_MEMORY;
+ *         as gds_read_with().
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_plan_read(const gds_plan_t *plan, const gds_buffer_t *buffer,
@@ -3353,8 +3355,8 @@ typedef struct gds_tensor_place_t {
     /** Bytes. */
     uint64_t size_bytes;
     /**
-     * Elements of the dimension that was cut; those of the tensor's other dimensions stay. 0
-     * for a whole tensor.
+     * Elements of the dimension that was cut; those of the other dimensions stay. 0 where
+     * nothing was cut off.
      */
     uint64_t cut_elements;
 } gds_tensor_place_t;
@@ -3379,7 +3381,8 @@ gds_status_t gds_tensors_open(const gds_file_t *file,
  *
  * @param files        1 to 4,096, of one context; the array is used during the call only.
  * @param tensors_out  give it to gds_tensors_close() once. Keeps the files.
- * @return as gds_tensors_open(); GDS_STATUS_CORRUPTED also for a tensor that two files have.
+ * @return as gds_tensors_open(); GDS_STATUS_CORRUPTED also for a tensor that two files
+ *         have.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_tensors_open_files(const gds_file_t *const *files, uint64_t count,
@@ -3451,9 +3454,9 @@ gds_status_t gds_tensors_metadata(const gds_tensors_t *tensors, uint64_t index,
  * @param places_out  where each stands: `count` of them, or, with count 0, as many as there
  *                    are tensors. May be NULL.
  * @param plan_out    give it to gds_plan_destroy() once. Keeps the files.
- * @return GDS_STATUS_OUT_OF_RANGE: no such tensor, dimension or element, or more pieces than
- *         a plan may have; GDS_STATUS_NOT_SUPPORTED: a part that begins or ends within a
- *         block; GDS_STATUS_INVALID_ARGUMENT: also for a mirrored part whose bytes do not
+ * @return GDS_STATUS_OUT_OF_RANGE: no such tensor, dimension or element, or more pieces
+ *         than a plan may have; GDS_STATUS_NOT_SUPPORTED: a part that begins or ends within
+ *         a block; GDS_STATUS_INVALID_ARGUMENT: also for a mirrored part whose bytes do not
  *         stand together; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
@@ -3482,6 +3485,98 @@ gds_status_t gds_tensors_load(const gds_tensors_t *tensors, const gds_tensor_par
 #define GDS_TENSORS_INFO_INIT { sizeof(gds_tensors_info_t), 0, 0, 0, 0, 0 }
 #define GDS_TENSOR_INFO_INIT                                                               \
     { sizeof(gds_tensor_info_t), 0, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0 }
+
+/* ==== DLPack ========================================================================== */
+
+/** The tensor may not be written to. */
+#define GDS_DLPACK_READ_ONLY 1
+
+/** Show plain bytes, one dimension of unsigned 8-bit numbers, whatever the type is. */
+#define GDS_DLPACK_BYTES 2
+
+/** Gives a managed tensor back, once, from any thread: a pointer to the gds_dlpack_t. */
+typedef void (*gds_dlpack_deleter_fn)(void *tensor);
+
+/** Memory with a type and a shape: DLTensor of dlpack.h. This struct never changes. */
+typedef struct gds_dlpack_view_t {
+    /** The first element; a device address for device memory. NULL without elements. */
+    void *data;
+    /** DLDeviceType: 1 host, 2 CUDA, 3 pinned, 13 managed. */
+    int32_t device_type;
+    /** The device's number. */
+    int32_t device_id;
+    /** Dimensions. */
+    int32_t ndim;
+    /** DLDataTypeCode. */
+    uint8_t code;
+    /** Bits of a lane. */
+    uint8_t bits;
+    /** Lanes of an element. */
+    uint16_t lanes;
+    /** Elements along each dimension. */
+    int64_t *shape;
+    /** Elements from one to the next along each dimension. */
+    int64_t *strides;
+    /** 0. */
+    uint64_t byte_offset;
+} gds_dlpack_view_t;
+
+/**
+ * A tensor that somebody else takes over: DLManagedTensorVersioned of dlpack.h, and cast to
+ * it. Python takes it in a PyCapsule named "dltensor_versioned". This struct never changes.
+ *
+ * It keeps its memory, also when the buffer's handle and the context are closed, until
+ * whoever has it calls `deleter` with it, once, from any thread.
+ */
+typedef struct gds_dlpack_t {
+    /** 1. */
+    uint32_t version_major;
+    /** At least 1. */
+    uint32_t version_minor;
+    /** The library's. */
+    void *manager_ctx;
+    /** Gives it back. */
+    gds_dlpack_deleter_fn deleter;
+    /** DLPACK_FLAG_BITMASK_READ_ONLY, or 0. */
+    uint64_t flags;
+    /** The memory. */
+    gds_dlpack_view_t tensor;
+} gds_dlpack_t;
+
+/**
+ * Show memory of a buffer as a tensor that somebody else takes over.
+ *
+ * @param offset      of the first element in the buffer, bytes.
+ * @param dtype       a gds_dtype_t. 0 with GDS_DLPACK_BYTES.
+ * @param shape       elements along each dimension, the dense one last; with
+ *                    GDS_DLPACK_BYTES one dimension, the bytes.
+ * @param dimensions  up to 64.
+ * @param flags       GDS_DLPACK_READ_ONLY, GDS_DLPACK_BYTES.
+ * @param tensor_out  its deleter is called once. Keeps the memory.
+ * @return GDS_STATUS_NOT_SUPPORTED: a type that DLPack cannot say (6 bits, ggml's blocks, 4
+ *         bits with an odd last dimension), or memory that the type is not aligned to: take
+ *         the bytes; GDS_STATUS_OUT_OF_RANGE: it passes the end of the buffer;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_buffer_dlpack(const gds_buffer_t *buffer, uint64_t offset, int32_t dtype,
+                               const uint64_t *shape, uint32_t dimensions, uint32_t flags,
+                               gds_dlpack_t **tensor_out) GDS_NOEXCEPT;
+
+/**
+ * Show a tensor, or a part of one, that was loaded into a buffer.
+ *
+ * @param part        which one; the shape is that of the part.
+ * @param buffer      what it was loaded into.
+ * @param offset      where it stands there, as gds_tensor_place_t says, bytes.
+ * @param flags       as for gds_buffer_dlpack().
+ * @param tensor_out  its deleter is called once. Keeps the memory.
+ * @return as gds_buffer_dlpack() and gds_tensors_plan().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_dlpack(const gds_tensors_t *tensors, const gds_tensor_part_t *part,
+                                const gds_buffer_t *buffer, uint64_t offset, uint32_t flags,
+                                gds_dlpack_t **tensor_out) GDS_NOEXCEPT;
 
 /* ==== Key-value store ================================================================= */
 

@@ -32,6 +32,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("region", &["types/region.rs", "region.rs"]),
     ("format", &["types/format.rs", "format.rs"]),
     ("tensor", &["types/tensor.rs", "tensor.rs"]),
+    ("dlpack", &["types/dlpack.rs", "dlpack.rs"]),
     (
         "kv",
         &[

@@ -201,7 +201,8 @@ pub unsafe extern "C" fn gds_plan_pieces(
 ///                        offset.
 /// @param buffer_offset   where the destination begins in the buffer, bytes.
 /// @param options         NULL: as the context says. No checksum is computed.
-/// @param completion_out  struct_size set; its bytes are those that were wanted. May be NULL.
+/// @param completion_out  struct_size set; its bytes are those that were wanted. May be
+///                        NULL.
 /// @return GDS_STATUS_OUT_OF_RANGE: it does not fit; GDS_STATUS_CORRUPTED: a file ends
 ///         before its pieces do; GDS_STATUS_FILE_CHANGED; GDS_STATUS_OUT_OF_DEVICE_MEMORY;
 ///         as gds_read_with().

@@ -26,6 +26,7 @@ pub mod config;
 pub mod context;
 pub mod crc;
 pub mod device;
+pub mod dlpack;
 pub mod error;
 pub mod explain;
 pub mod file;

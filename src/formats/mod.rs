@@ -14,6 +14,7 @@
 #[cfg(feature = "arrow")]
 mod array;
 mod detect;
+pub mod exchange;
 pub mod gguf;
 mod plan;
 pub mod safetensors;

@@ -44,6 +44,11 @@ pub(super) fn elements_of(shape: &[u64]) -> Option<u64> {
     shape.iter().try_fold(1u64, |all, n| all.checked_mul(*n))
 }
 
+/// Bytes of a dense tensor; `None` when they do not fill blocks or cannot be counted.
+pub(super) fn bytes_of(dtype: Dtype, shape: &[u64]) -> Option<u64> {
+    elements_of(shape).and_then(|n| dtype.bytes_of(n))
+}
+
 /// A damaged file: what is wrong, and where.
 pub(super) fn corrupted(path: &Path, offset: u64, what: impl std::fmt::Display) -> Error {
     let message = format!("read {}: {what} (at byte {offset})", path.display());

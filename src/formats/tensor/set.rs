@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::part::{Cut, Part};
-use super::{Tensor, corrupted};
+use super::{Dtype, Tensor, corrupted};
 use crate::base::limits::MODEL_FILES_MAX;
 use crate::base::{align_down, align_up, is_aligned};
 use crate::engine::{Buffer, Completion, File, OpenMode};
@@ -306,6 +306,15 @@ impl Tensors {
             });
         }
         Ok(done)
+    }
+
+    /// The type, the shape and the bytes of a selection.
+    ///
+    /// # Errors
+    /// `OutOfRange` and `NotSupported`, as `plan`.
+    pub fn part_of(&self, selection: Selection) -> Result<(Dtype, Part)> {
+        let part = self.part(selection)?;
+        Ok((self.tensors[selection.tensor].dtype, part))
     }
 
     fn part(&self, selection: Selection) -> Result<Part> {
