@@ -15,6 +15,8 @@
 mod array;
 mod detect;
 pub mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gguf;
 mod plan;
 pub mod safetensors;
