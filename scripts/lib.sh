@@ -13,6 +13,13 @@ cuda_wheels=(
     nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 )
 
+# The readers and writers that the tests of the formats compare with, and what those need.
+formats_wheels=(
+    numpy==2.4.6 pyarrow==26.0.1 safetensors==0.8.0
+    gguf==0.19.0 PyYAML==6.0.3 requests==2.34.2 tqdm==4.70.1
+    certifi==2026.10.18 charset-normalizer==3.5.2 idna==3.20 urllib3==2.8.0
+)
+
 passed=0
 failed=0
 skipped=0
@@ -143,6 +150,26 @@ by_pip() {
     need_venv || return 1
     note "pip install $* (into .deps/venv)"
     "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+
+# need_formats_python: the Python that the tests of the formats compare with, in .deps/formats-venv;
+# sets and exports GDS_FORMATS_PYTHON. One that is set already is taken as it is.
+need_formats_python() {
+    local folder=$deps/formats-venv
+    if [ -n "${GDS_FORMATS_PYTHON:-}" ]; then
+        [ -x "$GDS_FORMATS_PYTHON" ]
+        return
+    fi
+    if [ "$(cat "$folder/complete" 2>/dev/null)" != "${formats_wheels[*]}" ]; then
+        need_venv || return 1
+        note "pip install ${formats_wheels[*]} (130 MiB, into .deps/formats-venv)"
+        rm -rf "$folder"
+        python3 -m venv "$folder" >/dev/null 2>&1 || return 1
+        "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+            "${formats_wheels[@]}" || return 1
+        printf '%s' "${formats_wheels[*]}" >"$folder/complete"
+    fi
+    export GDS_FORMATS_PYTHON=$folder/bin/python3
 }
 
 # need_cxx: g++ where only a C compiler was installed; true when there is a C++ compiler.

@@ -19,14 +19,17 @@ use crate::error::{Error, ErrorKind};
 use crate::formats::tensor::{Cut, Dtype, Layout, Placed, Selection, Tensors};
 use crate::formats::{Load, ReadOptions};
 
+/// A text with a NUL behind it.
+type Text = Box<[u8]>;
+
 /// Tensors, and their texts in the form that C reads.
 #[derive(Debug)]
 pub(crate) struct TensorsObject {
     pub(crate) tensors: Tensors,
-    /// A name each, with a NUL behind it.
-    names: Vec<Box<[u8]>>,
-    /// Keys and values, the same.
-    metadata: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// A name each.
+    names: Vec<Text>,
+    /// Keys and values.
+    metadata: Vec<(Text, Text)>,
 }
 
 impl TensorsObject {
@@ -481,6 +484,6 @@ unsafe fn text(pointer: *const c_char, name: &str) -> Outcome<String> {
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
-fn with_nul(text: &str) -> Box<[u8]> {
+fn with_nul(text: &str) -> Text {
     [text.as_bytes(), &[0]].concat().into()
 }

@@ -65,7 +65,8 @@ impl Target {
             Self::Gguf => gguf::Header::read(&source).map(|header| {
                 let _ = header.texts();
                 let align = header.alignment();
-                let aligned = |t: &Tensor| (t.file_offset - header.data_offset()) % align == 0;
+                let aligned =
+                    |t: &Tensor| (t.file_offset - header.data_offset()).is_multiple_of(align);
                 match header.tensors().iter().all(aligned) {
                     true => tensors(header.tensors(), source.size()),
                     false => Err("a tensor that is not aligned".to_owned()),
