@@ -3089,6 +3089,38 @@ typedef struct gds_plan_info_t {
     uint64_t read_bytes;
 } gds_plan_info_t;
 
+/** A piece of a plan, or a part of one, in memory. This struct never changes. */
+typedef struct gds_window_part_t {
+    /** Which piece of its file, from 0, in the order of gds_plan_pieces(). */
+    uint64_t piece;
+    /** Where in the piece it begins, bytes. */
+    uint64_t offset;
+    /** Bytes. */
+    uint64_t size;
+    /** Its first byte; a device address for device memory. A multiple of 64. */
+    uint64_t address;
+} gds_window_part_t;
+
+/** What is in memory at once of a plan that is streamed. The library fills it. */
+typedef struct gds_window_t {
+    /** sizeof(gds_window_t) as the library knows it. */
+    uint32_t struct_size;
+    /** Which of the plan's files, from 0. */
+    uint32_t file_index;
+    /** What is in memory, all of a piece before the next one. */
+    const gds_window_part_t *parts;
+    /** How many. */
+    uint64_t count;
+} gds_window_t;
+
+/**
+ * Works on a window, which is valid during the call. 0: go on. Any other number: stop.
+ *
+ * Runs on the thread that called gds_plan_stream(). Work that it starts on a CUDA stream
+ * must be done when it returns.
+ */
+typedef int32_t (*gds_window_fn)(const gds_window_t *window, void *user_data);
+
 /**
  * Tell what a file holds, by its contents. Reads a few KiB; its name does not matter.
  *
@@ -3199,6 +3231,23 @@ GDS_NODISCARD GDS_API
 gds_status_t gds_plan_read_async(const gds_plan_t *plan, const gds_buffer_t *buffer,
                                  uint64_t buffer_offset, gds_cuda_stream_t stream,
                                  gds_ticket_t **ticket_out) GDS_NOEXCEPT;
+
+/**
+ * Read a plan of any size in bounded memory, file after file, the pieces of each in their
+ * order: two windows, one read while the callback works on the other. Where the plan places
+ * its pieces does not matter.
+ *
+ * @param memory_bytes  device memory of both windows together, at least 131,072.
+ * @param callback      not NULL.
+ * @param user_data     handed to every call.
+ * @param bytes_out     bytes that the callback got. May be NULL.
+ * @return GDS_STATUS_OK: also when the callback stopped; GDS_STATUS_OUT_OF_DEVICE_MEMORY; as
+ *         gds_plan_read().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_plan_stream(const gds_plan_t *plan, uint64_t memory_bytes,
+                             gds_window_fn callback, void *user_data,
+                             uint64_t *bytes_out) GDS_NOEXCEPT;
 
 #define GDS_PLAN_INFO_INIT { sizeof(gds_plan_info_t), 0, 0, 0, 0, 0, 0, 0 }
 

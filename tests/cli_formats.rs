@@ -23,7 +23,7 @@ fn safetensors(folder: &Folder, name: &str, tensors: &[(&str, &str, &[u64], usiz
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
     bytes.extend(text.bytes());
     bytes.extend((0..at).map(|i| (i * 7 + i / 256) as u8));
-    fs::write(folder.path(name), bytes).unwrap();
+    fs::write(folder.path(name), bytes).expect("written");
     name.to_owned()
 }
 

@@ -303,6 +303,59 @@ fn plans_are_told_and_read_in_every_way() {
     }
 }
 
+/// What a window brought: which file, piece, offset, and the bytes.
+type Got = Vec<(u32, u64, u64, Vec<u8>)>;
+
+unsafe extern "C" fn take(window: *const gds_window_t, user_data: *mut c_void) -> i32 {
+    // SAFETY: the library gives a window of `count` parts; the test a list.
+    unsafe {
+        let (window, got) = (&*window, &mut *user_data.cast::<Got>());
+        for part in std::slice::from_raw_parts(window.parts, window.count as usize) {
+            let bytes = std::slice::from_raw_parts(part.address as *const u8, part.size as usize);
+            got.push((window.file_index, part.piece, part.offset, bytes.to_vec()));
+        }
+        i32::from(got.len() > 1000)
+    }
+}
+
+#[test]
+fn a_plan_is_streamed_to_a_callback() {
+    let things = Things::new();
+    let mut plan = null_mut();
+    let mut got: Got = Vec::new();
+    let mut bytes = 0;
+    let list = (&raw mut got).cast::<c_void>();
+    // SAFETY: live places and handles.
+    unsafe {
+        let tensors = things.tensors;
+        ok(gds_tensors_plan(
+            tensors,
+            null(),
+            0,
+            0,
+            null_mut(),
+            &raw mut plan,
+        ));
+        ok(gds_plan_stream(
+            plan,
+            1 << 20,
+            Some(take),
+            list,
+            &raw mut bytes,
+        ));
+        let small = gds_plan_stream(plan, 1000, Some(take), list, null_mut());
+        assert_eq!(small, GDS_STATUS_INVALID_ARGUMENT);
+        let none = gds_plan_stream(plan, 1 << 20, None, list, null_mut());
+        assert_eq!(none, GDS_STATUS_INVALID_ARGUMENT);
+        gds_plan_destroy(plan);
+    }
+    assert_eq!(bytes, 105);
+    let pieces: Vec<_> = got.iter().map(|part| (part.0, part.1, part.2)).collect();
+    assert_eq!(pieces, [(0, 0, 0), (0, 1, 0), (0, 2, 0)]);
+    let all: Vec<u8> = got.into_iter().flat_map(|part| part.3).collect();
+    assert_eq!(all, things.data);
+}
+
 #[test]
 fn parts_that_make_no_sense_are_refused() {
     let things = Things::new();

@@ -1,6 +1,7 @@
 //! Formats: what a file is, and plans of what to read of it.
 
-use core::ffi::c_char;
+use core::ffi::{c_char, c_void};
+use std::ops::ControlFlow;
 
 use super::convert::{self, AbiStruct, StructOut};
 use super::error::{Failure, Outcome};
@@ -11,11 +12,12 @@ use super::ticket::TicketObject;
 use super::transfer::{on_stream, options_of, with};
 use super::types::{
     gds_buffer_t, gds_completion_t, gds_cuda_stream_t, gds_file_t, gds_format_t as F,
-    gds_options_t, gds_piece_t, gds_plan_info_t, gds_plan_t, gds_ticket_t,
+    gds_options_t, gds_piece_t, gds_plan_info_t, gds_plan_t, gds_ticket_t, gds_window_fn,
+    gds_window_part_t, gds_window_t,
 };
 use crate::base::limits;
 use crate::engine::{File, Options};
-use crate::formats::{FileSource, Format, Load, Plan, ReadOptions, detect};
+use crate::formats::{FileSource, Format, Load, Plan, ReadOptions, Window, WindowPart, detect};
 
 impl Handle for gds_plan_t {
     type Object = Load;
@@ -40,6 +42,7 @@ unsafe impl AbiStruct for gds_plan_info_t {
     }
 }
 
+const _: () = assert!(size_of::<gds_window_t>() == 24 && size_of::<gds_window_part_t>() == 32);
 const _: () = assert!(size_of::<gds_plan_info_t>() == 56 && size_of::<gds_piece_t>() == 40);
 
 /// Tell what a file holds, by its contents. Reads a few KiB; its name does not matter.
@@ -277,6 +280,61 @@ pub unsafe extern "C" fn gds_plan_read_async(
         // SAFETY: the caller gives a place for a pointer.
         unsafe { start(plan, buffer, buffer_offset, on_stream(stream), ticket_out) }
     })
+}
+
+/// Read a plan of any size in bounded memory, file after file, the pieces of each in their
+/// order: two windows, one read while the callback works on the other. Where the plan places
+/// its pieces does not matter.
+///
+/// @param memory_bytes  device memory of both windows together, at least 131,072.
+/// @param callback      not NULL.
+/// @param user_data     handed to every call.
+/// @param bytes_out     bytes that the callback got. May be NULL.
+/// @return GDS_STATUS_OK: also when the callback stopped; GDS_STATUS_OUT_OF_DEVICE_MEMORY; as
+///         gds_plan_read().
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gds_plan_stream(
+    plan: *const gds_plan_t,
+    memory_bytes: u64,
+    callback: gds_window_fn,
+    user_data: *mut c_void,
+    bytes_out: *mut u64,
+) -> gds_status_t {
+    guard(|| {
+        let load = handle::borrow(plan, "plan")?;
+        let call = callback.ok_or_else(|| Failure::null("callback"))?;
+        convert::check_optional(bytes_out, "bytes_out")?;
+        let options = ReadOptions::default();
+        let bytes = load.stream(memory_bytes, &options, |file, window| {
+            let parts: Vec<gds_window_part_t> =
+                window.parts.iter().map(part_to_c(window)).collect();
+            let given = gds_window_t {
+                struct_size: size_of::<gds_window_t>() as u32,
+                file_index: file as u32,
+                parts: parts.as_ptr(),
+                count: parts.len() as u64,
+            };
+            // SAFETY: the caller gave both together; the window lives through the call.
+            Ok(match unsafe { call(&raw const given, user_data) } {
+                0 => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            })
+        })?;
+        // SAFETY: checked above.
+        unsafe { convert::write_optional(bytes_out, bytes) };
+        Ok(())
+    })
+}
+
+fn part_to_c(window: &Window<'_>) -> impl Fn(&WindowPart) -> gds_window_part_t {
+    let address = window.buffer.address();
+    move |part| gds_window_part_t {
+        piece: part.piece as u64,
+        offset: part.offset,
+        size: part.size,
+        address: address + part.at,
+    }
 }
 
 /// # Safety

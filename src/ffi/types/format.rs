@@ -1,5 +1,7 @@
 //! Formats of files, and plans of what to read of one, as the header shows them.
 
+use core::ffi::c_void;
+
 use super::gds_file_t;
 
 /// What a file holds, by its contents. New formats are appended.
@@ -64,6 +66,41 @@ pub struct gds_piece_t {
     /// Which of the plan's files, from 0. Zero in a piece given to gds_plan_create().
     pub file_index: u64,
 }
+
+/// A piece of a plan, or a part of one, in memory. This struct never changes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct gds_window_part_t {
+    /// Which piece of its file, from 0, in the order of gds_plan_pieces().
+    pub piece: u64,
+    /// Where in the piece it begins, bytes.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Its first byte; a device address for device memory. A multiple of 64.
+    pub address: u64,
+}
+
+/// What is in memory at once of a plan that is streamed. The library fills it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct gds_window_t {
+    /// sizeof(gds_window_t) as the library knows it.
+    pub struct_size: u32,
+    /// Which of the plan's files, from 0.
+    pub file_index: u32,
+    /// What is in memory, all of a piece before the next one.
+    pub parts: *const gds_window_part_t,
+    /// How many.
+    pub count: u64,
+}
+
+/// Works on a window, which is valid during the call. 0: go on. Any other number: stop.
+///
+/// Runs on the thread that called gds_plan_stream(). Work that it starts on a CUDA stream
+/// must be done when it returns.
+pub type gds_window_fn =
+    Option<unsafe extern "C" fn(window: *const gds_window_t, user_data: *mut c_void) -> i32>;
 
 /// What a plan reads. Start from GDS_PLAN_INFO_INIT.
 #[derive(Debug, Clone, Copy)]

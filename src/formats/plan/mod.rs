@@ -183,7 +183,7 @@ mod tests {
         );
         let at = plan.push_congruent(8192 + 128, 1 << 20, 64).expect("fits");
         assert_eq!(at % 4096, 128);
-        assert!(at >= 64 + (1 << 20) && at < 64 + (1 << 20) + 4096 + 128);
+        assert!((64 + (1 << 20)..64 + (1 << 20) + 4096 + 128).contains(&at));
         let small = plan.push_congruent(8192 + 128, 100, 64).expect("fits");
         assert_eq!(small, align_up(at + (1 << 20), 64).expect("fits"));
         let odd = plan.push_congruent(8, 1 << 20, 256).expect("fits");

@@ -110,6 +110,33 @@ impl Plan {
     }
 }
 
+impl Load {
+    /// As `Plan::stream`, file after file; `work` also gets which of `parts` it is.
+    ///
+    /// # Errors
+    /// As `Plan::stream`.
+    pub fn stream(
+        &self,
+        memory: u64,
+        options: &ReadOptions,
+        mut work: impl FnMut(usize, &Window<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<u64> {
+        let mut bytes = 0;
+        for (number, (file, plan)) in self.parts().iter().enumerate() {
+            let mut stopped = false;
+            bytes += plan.stream(file, memory, options, |window| {
+                let flow = work(number, window)?;
+                stopped = flow.is_break();
+                Ok(flow)
+            })?;
+            if stopped {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
 /// Cuts a plan into windows.
 struct Windows<'a> {
     pieces: &'a [Piece],
