@@ -3241,8 +3241,8 @@ gds_status_t gds_plan_read_async(const gds_plan_t *plan, const gds_buffer_t *buf
  * @param callback      not NULL.
  * @param user_data     handed to every call.
  * @param bytes_out     bytes that the callback got. May be NULL.
- * @return GDS_STATUS_OK: also when the callback stopped; GDS_STATUS_OUT_OF_DEVICE_MEMORY; as
- *         gds_plan_read().
+ * @return GDS_STATUS_OK: also when the callback stopped;
+ *         GDS_STATUS_OUT_OF_DEVICE_MEMORY; as gds_plan_read().
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_plan_stream(const gds_plan_t *plan, uint64_t memory_bytes,

@@ -179,6 +179,11 @@ fn a_model_in_several_files_is_one_and_its_shares_are_numpys() {
     let model = Tensors::open(&index).expect("a model");
     assert_eq!(model.format(), Format::SafetensorsIndex);
     assert_eq!((model.files().len(), model.tensors().len()), (3, 12));
+    let packed = load(&context, &model, Layout::default());
+    assert!(
+        packed == load(&context, &model, Layout::Mirror),
+        "mirrored, file after file"
+    );
     for rank in 0..4 {
         let mut wanted = Vec::new();
         for (tensor, t) in model.tensors().iter().enumerate() {

@@ -290,8 +290,8 @@ pub unsafe extern "C" fn gds_plan_read_async(
 /// @param callback      not NULL.
 /// @param user_data     handed to every call.
 /// @param bytes_out     bytes that the callback got. May be NULL.
-/// @return GDS_STATUS_OK: also when the callback stopped; GDS_STATUS_OUT_OF_DEVICE_MEMORY; as
-///         gds_plan_read().
+/// @return GDS_STATUS_OK: also when the callback stopped;
+///         GDS_STATUS_OUT_OF_DEVICE_MEMORY; as gds_plan_read().
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_plan_stream(

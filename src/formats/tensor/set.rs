@@ -1,5 +1,6 @@
 //! The tensors of a file or of a model in several files, and the plans that load them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::part::{Cut, Part};
@@ -111,17 +112,17 @@ impl Tensors {
             );
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let (mut tensors, mut metadata) = (Vec::new(), Vec::new());
+        let (mut tensors, mut metadata) = (Vec::new(), BTreeMap::new());
         for (number, file) in files.iter().enumerate() {
             let header = safetensors::Header::read(&FileSource::new(file)?)?;
             let (of_file, said) = header.into_parts();
             tensors.extend(of_file.into_iter().map(|t| Tensor { file: number, ..t }));
             for (key, value) in said {
-                if !metadata.iter().any(|(known, _)| *known == key) {
-                    metadata.push((key, value));
-                }
+                // What the first file says counts.
+                metadata.entry(key).or_insert(value);
             }
         }
+        let metadata = metadata.into_iter().collect();
         Self::new(Format::Safetensors, files.to_vec(), tensors, metadata)
     }
 
