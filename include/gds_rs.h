@@ -3203,10 +3203,11 @@ gds_status_t gds_plan_read(const gds_plan_t *plan, const gds_buffer_t *buffer,
 
 /**
  * Start to read everything that a plan names, and return at once. The ticket tells when it
- * is done; its bytes count what stands between pieces that are read together.
+ * is done; its bytes are at least those that were wanted, and may count what stands between
+ * pieces that are read together.
  *
- * No scratch memory is used: small pieces with other distances than the file's are read one
- * by one. gds_plan_read() gathers them.
+ * As gds_plan_read(), on a thread of its own where it needs scratch memory; in the order of a
+ * stream none is used, and small pieces are read one by one.
  *
  * @param options     NULL: as the context says.
  * @param ticket_out  give it to gds_ticket_destroy() once. Keeps the files and the buffer.

@@ -7,6 +7,7 @@ mod formats_support;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::*;
 use formats_support::{Counting, Random};
@@ -278,4 +279,72 @@ fn windows_bring_each_byte_once_in_order_and_bounded_memory() {
         refused.expect_err("small").kind(),
         ErrorKind::InvalidArgument
     );
+}
+
+#[test]
+fn a_started_plan_gathers_and_can_be_waited_for_cancelled_and_dropped() {
+    let folder = Folder::new();
+    let (path, data) = folder.file("data", 3 << 20);
+    let slow = FaultPlan {
+        delay: Some(Duration::from_millis(5)),
+        ..FaultPlan::default()
+    };
+    let fault = Arc::new(Fault::new(Arc::new(Posix), FaultPlan::default()));
+    let counting = Arc::new(Counting::new(fault.clone()));
+    let context = context_over(small_config(), counting.clone());
+    let file = open(&context, &path);
+    let mut plan = Plan::new();
+    for index in 0..30_000 {
+        plan.push(index * 100, 60, 64).expect("fits");
+    }
+    let buffer = alloc(&context, plan.size());
+    let load = Load::new(&file, plan.clone());
+    let options = options(PathPolicy::Direct, 1000, 1);
+    for round in 0..3 {
+        bytes(&buffer).fill(FREE);
+        counting.take();
+        let started = load.start(&buffer, 0, &options).expect("started");
+        let fd = (round > 0).then(|| started.event_fd().expect("a descriptor"));
+        let done = started.wait(None).expect("read");
+        assert_eq!(done.bytes, plan.bytes());
+        assert!(started.is_done() && started.completion().is_some_and(|r| r.is_ok()));
+        assert!(counting.take().0 < 200, "gathered");
+        expect(&plan, &data, bytes(&buffer), 0);
+        let fd = fd.unwrap_or_else(|| started.event_fd().expect("a descriptor"));
+        let mut poll = libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one descriptor that the plan keeps open.
+        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5000) }, 1);
+    }
+    fault.set_plan(slow);
+    let started = load.start(&buffer, 0, &options).expect("started");
+    let pending = started
+        .wait(Some(Duration::from_millis(1)))
+        .expect_err("slow");
+    assert_eq!(pending.kind(), ErrorKind::Pending);
+    started.cancel();
+    assert_eq!(
+        started.wait(None).expect_err("cancelled").kind(),
+        ErrorKind::Cancelled
+    );
+    drop(load.start(&buffer, 0, &options).expect("started"));
+    bytes(&buffer).fill(FREE);
+    std::thread::sleep(Duration::from_millis(30));
+    assert!(
+        bytes(&buffer).iter().all(|b| *b == FREE),
+        "nothing touches the memory any more"
+    );
+
+    // What goes straight is the engine's own, and errors are its.
+    let mut plain = Plan::new();
+    plain.push(0, 1 << 20, 64).expect("fits");
+    let started = Load::new(&file, plain)
+        .start(&buffer, 0, &options)
+        .expect("started");
+    assert_eq!(started.wait(None).expect("read").bytes, 1 << 20);
+    let refused = load.start(&buffer, 1, &options).expect_err("does not fit");
+    assert_eq!(refused.kind(), ErrorKind::OutOfRange);
 }

@@ -8,7 +8,7 @@ use super::error::{Failure, Outcome};
 use super::guard::{guard, guard_void};
 use super::handle::{self, Handle};
 use super::status::gds_status_t;
-use super::ticket::TicketObject;
+use super::ticket::{TicketObject, Work};
 use super::transfer::{on_stream, options_of, with};
 use super::types::{
     gds_buffer_t, gds_completion_t, gds_cuda_stream_t, gds_file_t, gds_format_t as F,
@@ -234,10 +234,11 @@ pub unsafe extern "C" fn gds_plan_read(
 }
 
 /// Start to read everything that a plan names, and return at once. The ticket tells when it
-/// is done; its bytes count what stands between pieces that are read together.
+/// is done; its bytes are at least those that were wanted, and may count what stands between
+/// pieces that are read together.
 ///
-/// No scratch memory is used: small pieces with other distances than the file's are read one
-/// by one. gds_plan_read() gathers them.
+/// As gds_plan_read(), on a thread of its own where it needs scratch memory; in the order of a
+/// stream none is used, and small pieces are read one by one.
 ///
 /// @param options     NULL: as the context says.
 /// @param ticket_out  give it to gds_ticket_destroy() once. Keeps the files and the buffer.
@@ -353,9 +354,10 @@ unsafe fn start(
         transfer: options,
         ..ReadOptions::default()
     };
-    let ticket = load.submit(&buffer, buffer_offset, &options)?;
+    let started = load.start(&buffer, buffer_offset, &options)?;
+    let ticket = TicketObject::of(Work::Plan(started));
     // SAFETY: checked above.
-    unsafe { ticket_out.write(handle::open(TicketObject::new(ticket))?) };
+    unsafe { ticket_out.write(handle::open(ticket)?) };
     Ok(())
 }
 

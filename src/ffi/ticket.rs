@@ -2,6 +2,7 @@
 
 use core::ffi::c_int;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::convert::{self, AbiStruct, StructOut};
 use super::error::{Outcome, Report};
@@ -10,18 +11,85 @@ use super::handle::{self, Handle};
 use super::status::gds_status_t;
 use super::transfer::completion_to_c;
 use super::types::{gds_completion_t, gds_error_info_t, gds_ticket_t};
-use crate::engine::Ticket;
-use crate::error::{Error, ErrorKind};
+use crate::engine::{Completion, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::formats::Started;
+
+/// What a ticket stands for.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Transfers of the engine.
+    Job(Ticket),
+    /// A plan of a reader of formats.
+    Plan(Started),
+}
+
+impl Work {
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Job(ticket) => ticket.is_done(),
+            Self::Plan(started) => started.is_done(),
+        }
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Result<Completion> {
+        match self {
+            Self::Job(ticket) => ticket.wait(timeout),
+            Self::Plan(started) => started.wait(timeout),
+        }
+    }
+
+    fn completion(&self) -> Option<Result<Completion>> {
+        match self {
+            Self::Job(ticket) => ticket.completion(),
+            Self::Plan(started) => started.completion(),
+        }
+    }
+
+    fn cancel(&self) {
+        match self {
+            Self::Job(ticket) => ticket.cancel(),
+            Self::Plan(started) => started.cancel(),
+        }
+    }
+
+    fn event_fd(&self) -> Result<c_int> {
+        match self {
+            Self::Job(ticket) => ticket.event_fd(),
+            Self::Plan(started) => started.event_fd(),
+        }
+    }
+
+    /// Transfers that have a result of their own; a plan is one.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Job(ticket) => ticket.count(),
+            Self::Plan(_) => 1,
+        }
+    }
+
+    /// How one of them ended, once all have.
+    pub(crate) fn result(&self, index: usize) -> Option<Result<Completion>> {
+        match self {
+            Self::Job(ticket) => ticket.result(index),
+            Self::Plan(started) => started.completion(),
+        }
+    }
+}
 
 /// A ticket and, once it failed, its failure in the form that C reads.
 #[derive(Debug)]
 pub(crate) struct TicketObject {
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: Work,
     report: OnceLock<Report>,
 }
 
 impl TicketObject {
     pub(crate) fn new(ticket: Ticket) -> Self {
+        Self::of(Work::Job(ticket))
+    }
+
+    pub(crate) fn of(ticket: Work) -> Self {
         Self {
             ticket,
             report: OnceLock::new(),

@@ -26,5 +26,5 @@ pub mod tensor;
 #[cfg(feature = "arrow")]
 pub use array::{Array, Batch, Slice};
 pub use detect::{Detected, Format, detect};
-pub use plan::{Load, Outline, Piece, Plan, ReadOptions, Window, WindowPart};
+pub use plan::{Load, Outline, Piece, Plan, ReadOptions, Started, Window, WindowPart};
 pub use source::{FileSource, MemorySource, Source};

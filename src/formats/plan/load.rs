@@ -1,6 +1,7 @@
 //! Plans over files and one destination, and how they are read into it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::ranges::{self, GATHER_MAX, Outline, Ranges};
@@ -18,6 +19,8 @@ const BATCH: usize = 8192;
 const SCRATCH: u64 = 32 << 20;
 /// Least scratch memory: two halves that take a gathered range with its alignment.
 const SCRATCH_MIN: u64 = 2 * (GATHER_MAX + 2 * DIRECT);
+/// How often a plan that is read in the background looks whether it was cancelled.
+const STOP_INTERVAL: Duration = Duration::from_millis(20);
 /// Bytes between two pieces that are read rather than passed over: what a fast disk brings in the
 /// time that one more request costs.
 const GAP: u64 = 16 << 10;
@@ -120,19 +123,38 @@ impl Load {
     /// `OutOfRange` when it does not fit; `Corrupted` when a file ends before its pieces do;
     /// `FileChanged` when one became shorter meanwhile; what the engine says.
     pub fn read(&self, to: &Buffer, to_offset: u64, options: &ReadOptions) -> Result<Completion> {
+        self.read_until(to, to_offset, options, None)
+    }
+
+    /// Whether it fits its destination and its files.
+    pub(super) fn check(&self, to: &Buffer, to_offset: u64) -> Result<()> {
+        check_fits(self.size, to, to_offset)?;
+        self.parts
+            .iter()
+            .try_for_each(|(file, plan)| check_file(file, plan))
+    }
+
+    /// As `read`, until `stop` says so: `Cancelled` then.
+    pub(super) fn read_until(
+        &self,
+        to: &Buffer,
+        to_offset: u64,
+        options: &ReadOptions,
+        stop: Option<&AtomicBool>,
+    ) -> Result<Completion> {
+        self.check(to, to_offset)?;
         let mut reading = Reading {
             context: to.context(),
             to,
             to_offset,
             options,
             began: Instant::now(),
+            stop,
             sum: Sum::default(),
         };
-        check_fits(self.size, to, to_offset)?;
         let gather = reading.may_gather();
         let mut cut = Vec::with_capacity(self.parts.len());
         for (file, plan) in &self.parts {
-            check_file(file, plan)?;
             cut.push((file, ranges::cut(plan, options.gap, gather)));
         }
         let mark = match &options.transfer.stream {
@@ -259,6 +281,7 @@ struct Reading<'a> {
     to_offset: u64,
     options: &'a ReadOptions,
     began: Instant,
+    stop: Option<&'a AtomicBool>,
     sum: Sum,
 }
 
@@ -289,8 +312,27 @@ impl Reading<'_> {
         }
     }
 
+    /// Waits for a job, and cancels it when the caller has cancelled the whole.
+    fn wait(&self, ticket: &Ticket) -> Result<Completion> {
+        let Some(stop) = self.stop else {
+            return ticket.wait(None);
+        };
+        loop {
+            if stop.load(Relaxed) {
+                ticket.cancel();
+                ticket.wait(None)?;
+                let message = "reading a plan was cancelled; its memory holds nothing that counts";
+                return Err(Error::new(ErrorKind::Cancelled, message));
+            }
+            match ticket.wait(Some(STOP_INTERVAL)) {
+                Err(error) if error.kind() == ErrorKind::Pending => {}
+                other => return other,
+            }
+        }
+    }
+
     fn finish(&mut self, ticket: &Ticket, wanted: u64) -> Result<()> {
-        let done = ticket.wait(None)?;
+        let done = self.wait(ticket)?;
         if done.bytes != wanted {
             let message = format!(
                 "read a plan: {} of {wanted} bytes arrived; a file became shorter meanwhile",

@@ -6,6 +6,7 @@
 
 mod load;
 mod ranges;
+mod started;
 mod window;
 
 use crate::base::{align_down, align_up, is_aligned};
@@ -14,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use load::{Load, ReadOptions};
 pub use ranges::Outline;
+pub use started::Started;
 pub use window::{Window, WindowPart};
 
 /// Reads around the page cache land in place where destination and file offset leave the same
