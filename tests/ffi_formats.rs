@@ -500,3 +500,86 @@ fn dlpack_keeps_the_memory_and_gives_it_back_from_any_thread() {
         thread.join().expect("given back");
     }
 }
+
+/// Every function, with its first handle NULL, closed, and of another type.
+#[test]
+fn handles_that_are_none_are_answered() {
+    let things = Things::new();
+    let (buffer, _) = things.buffer(4096);
+    let mut closed_plan = null_mut();
+    let mut closed = null_mut();
+    // SAFETY: live places and handles; the others are what is tested.
+    unsafe {
+        ok(gds_tensors_plan(
+            things.tensors,
+            null(),
+            0,
+            0,
+            null_mut(),
+            &raw mut closed_plan,
+        ));
+        gds_plan_destroy(closed_plan);
+        gds_plan_destroy(closed_plan);
+        gds_plan_destroy(null_mut());
+        ok(gds_tensors_open(things.file, &raw mut closed));
+        gds_tensors_close(closed);
+        gds_tensors_close(closed);
+        gds_tensors_close(null_mut());
+        let plans = [null_mut(), closed_plan, things.tensors.cast()];
+        let tensors = [null_mut(), closed, buffer.cast()];
+        for (index, (plan, tensors)) in plans.into_iter().zip(tensors).enumerate() {
+            let wanted = match index {
+                0 => GDS_STATUS_INVALID_ARGUMENT,
+                _ => GDS_STATUS_INVALID_HANDLE,
+            };
+            let (mut n, mut out, mut made) = (0u64, null_mut(), null_mut());
+            let (mut key, mut value, mut shown) = (null(), null(), null_mut());
+            let mut plan_info = fresh!(gds_plan_info_t);
+            let mut info = fresh!(gds_tensors_info_t);
+            let mut tensor = fresh!(gds_tensor_info_t);
+            let mut piece: gds_piece_t = zeroed();
+            let part: gds_tensor_part_t = zeroed();
+            let (n_out, out_out) = (&raw mut n, &raw mut out);
+            let name = c"w".as_ptr();
+            let answers = [
+                gds_plan_info(plan, &raw mut plan_info),
+                gds_plan_pieces(plan, 0, 1, &raw mut piece, n_out),
+                gds_plan_read(plan, buffer, 0, null(), null_mut()),
+                gds_plan_start(plan, buffer, 0, null(), out_out),
+                gds_plan_read_async(plan, buffer, 0, null_mut(), out_out),
+                gds_plan_stream(plan, 1 << 20, Some(take), null_mut(), n_out),
+                gds_tensors_info(tensors, &raw mut info),
+                gds_tensors_get(tensors, 0, &raw mut tensor),
+                gds_tensors_find(tensors, name, n_out),
+                gds_tensors_metadata(tensors, 0, &raw mut key, &raw mut value),
+                gds_tensors_plan(tensors, null(), 0, 0, null_mut(), &raw mut made),
+                gds_tensors_load(tensors, null(), 0, 0, null_mut(), (&raw mut made).cast()),
+                gds_tensors_dlpack(tensors, &raw const part, buffer, 0, 0, &raw mut shown),
+            ];
+            assert!(
+                answers.iter().all(|answer| *answer == wanted),
+                "{index}: {answers:?}"
+            );
+            assert!(n == 0 && out.is_null() && made.is_null() && shown.is_null());
+        }
+        // Places that are none, in front of everything that is written.
+        let argument = GDS_STATUS_INVALID_ARGUMENT;
+        assert_eq!(gds_format_detect(things.file, null_mut()), argument);
+        assert_eq!(gds_tensors_open(things.file, null_mut()), argument);
+        assert_eq!(gds_tensors_open_files(null(), 0, null_mut()), argument);
+        let mut made = null_mut();
+        assert_eq!(gds_tensors_open_files(null(), 0, &raw mut made), argument);
+        assert_eq!(
+            gds_tensors_find(things.tensors, c"w".as_ptr(), null_mut()),
+            argument
+        );
+        assert_eq!(gds_plan_create(null(), 1, null_mut()), argument);
+        let mut short = fresh!(gds_tensors_info_t);
+        short.struct_size = 7;
+        assert_eq!(
+            gds_tensors_info(things.tensors, &raw mut short),
+            GDS_STATUS_STRUCT_SIZE
+        );
+        buffer::gds_buffer_free(buffer);
+    }
+}

@@ -59,14 +59,15 @@ pub(super) fn report(file: &File, all: bool) -> Outcome<Report> {
             tensor.name, tensor.dtype, tensor.shape, tensor.size
         )
     });
-    let metadata = model.metadata().iter();
+    let said = model.metadata().iter();
+    let said: serde_json::Map<_, _> = said.map(|(k, v)| (k.clone(), json!(v))).collect();
     Ok(Report {
         lines,
         json: json!({
             "files": files,
             "tensor_bytes": bytes,
             "elements": elements,
-            "metadata": metadata.map(|(k, v)| (k.clone(), json!(v))).collect::<serde_json::Map<_, _>>(),
+            "metadata": said,
             "tensors": tensors.iter().map(object).collect::<Vec<_>>(),
         }),
     })

@@ -170,8 +170,9 @@ fn device_of(buffer: &Buffer) -> (i32, i32) {
     }
     match buffer.kind() {
         MemoryKind::Device => (DEVICE_CUDA, ordinal),
-        MemoryKind::Managed => (DEVICE_CUDA_MANAGED, ordinal),
-        MemoryKind::Pinned => (DEVICE_CUDA_HOST, ordinal),
+        // dlpack.h: pinned and managed memory are those of device 0.
+        MemoryKind::Managed => (DEVICE_CUDA_MANAGED, 0),
+        MemoryKind::Pinned => (DEVICE_CUDA_HOST, 0),
         MemoryKind::Pageable => (DEVICE_CPU, 0),
     }
 }

@@ -187,11 +187,10 @@ pub(super) fn submit(
     for (file, plan) in parts {
         check_fits(plan.size(), to, to_offset)?;
         check_file(file, plan)?;
-        let ranges = ranges::cut(plan, options.gap, false);
-        let all = ranges.straight.iter();
-        transfers.extend(
-            all.map(|r| transfer(file, r.file_offset, to, to_offset + r.to_offset, r.size)),
-        );
+        for run in &ranges::cut(plan, options.gap, false).straight {
+            let at = to_offset + run.to_offset;
+            transfers.push(transfer(file, run.file_offset, to, at, run.size));
+        }
     }
     context.submit(transfers, &options.transfer)
 }
