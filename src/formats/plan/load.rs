@@ -214,7 +214,7 @@ fn check_fits(size: u64, to: &Buffer, to_offset: u64) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "read a plan of {size} bytes to offset {to_offset} of a buffer of {} bytes: it does not fit",
+        "read a plan of {size} bytes to offset {to_offset} of a buffer of {} bytes: too small",
         to.size()
     );
     Err(Error::new(ErrorKind::OutOfRange, message))
