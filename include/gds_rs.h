@@ -3411,6 +3411,16 @@ typedef struct gds_tensor_place_t {
     uint64_t cut_elements;
 } gds_tensor_place_t;
 
+/** A tensor or part, and the caller's memory for it. This struct never changes. */
+typedef struct gds_tensor_target_t {
+    /** What goes there. */
+    gds_tensor_part_t part;
+    /** The memory: of gds_buffer_alloc(), or the caller's own by gds_buffer_wrap(). */
+    const gds_buffer_t *buffer;
+    /** Where in the buffer its first byte goes, bytes. */
+    uint64_t offset;
+} gds_tensor_target_t;
+
 /**
  * Read the metadata of a safetensors or GGUF file, told by its contents. Of a
  * model.safetensors.index.json, that of all files it names, which lie beside it.
@@ -3531,6 +3541,23 @@ gds_status_t gds_tensors_load(const gds_tensors_t *tensors, const gds_tensor_par
                               uint64_t count, uint64_t align,
                               gds_tensor_place_t *places_out,
                               gds_buffer_t **buffer_out) GDS_NOEXCEPT;
+
+/**
+ * Read tensors, or parts of them, into memory of the caller, each to a place of its own, all
+ * together, and wait.
+ *
+ * @param targets    what goes where; the places do not overlap. Used during the call only.
+ * @param count      up to 16,777,216.
+ * @param options    NULL: as the context says. No checksum is computed.
+ * @param bytes_out  bytes that arrived. May be NULL.
+ * @return as gds_tensors_plan() and gds_plan_read(). After a failure some of the memory may
+ *         have been written to.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_tensors_read(const gds_tensors_t *tensors,
+                              const gds_tensor_target_t *targets, uint64_t count,
+                              const gds_options_t *options,
+                              uint64_t *bytes_out) GDS_NOEXCEPT;
 
 #define GDS_TENSORS_INFO_INIT { sizeof(gds_tensors_info_t), 0, 0, 0, 0, 0 }
 #define GDS_TENSOR_INFO_INIT                                                               \

@@ -357,6 +357,71 @@ fn a_plan_is_streamed_to_a_callback() {
 }
 
 #[test]
+fn tensors_go_to_places_of_the_caller() {
+    let things = Things::new();
+    let mut mine = vec![7u8; 64];
+    let mut wrapped = null_mut();
+    let (other, memory) = things.buffer(256);
+    let part = |tensor, kind, begin, end| gds_tensor_part_t {
+        tensor,
+        kind,
+        dimension: u32::from(kind == GDS_PART_RANGE),
+        begin,
+        end,
+    };
+    let mut bytes = 0;
+    // SAFETY: live places and handles.
+    unsafe {
+        let address = mine.as_mut_ptr().cast();
+        ok(buffer::gds_buffer_wrap(
+            things.context,
+            address,
+            64,
+            &raw mut wrapped,
+        ));
+        let targets = [
+            (part(0, GDS_PART_RANGE, 0, 1), wrapped, 1),
+            (part(1, GDS_PART_WHOLE, 0, 0), wrapped, 40),
+            (part(2, GDS_PART_WHOLE, 0, 0), other, 200),
+            (part(3, GDS_PART_WHOLE, 0, 0), other, 0),
+        ]
+        .map(|(part, buffer, offset)| gds_tensor_target_t {
+            part,
+            buffer,
+            offset,
+        });
+        let read = |targets: &[gds_tensor_target_t], out| {
+            let count = targets.len() as u64;
+            gds_tensors_read(things.tensors, targets.as_ptr(), count, null(), out)
+        };
+        ok(read(&targets, &raw mut bytes));
+        let far = [gds_tensor_target_t {
+            offset: 62,
+            ..targets[1]
+        }];
+        assert_eq!(read(&far, null_mut()), GDS_STATUS_OUT_OF_RANGE);
+        let none = [gds_tensor_target_t {
+            buffer: null(),
+            ..targets[1]
+        }];
+        assert_eq!(read(&none, null_mut()), GDS_STATUS_INVALID_ARGUMENT);
+        buffer::gds_buffer_free(wrapped);
+        let found = std::slice::from_raw_parts(memory.add(200), 3);
+        assert_eq!(found, &things.data[102..105]);
+        buffer::gds_buffer_free(other);
+    }
+    assert_eq!(bytes, 24 + 6 + 3);
+    for row in 0..6 {
+        assert_eq!(
+            mine[1 + row * 4..5 + row * 4],
+            things.data[row * 16..row * 16 + 4]
+        );
+    }
+    assert_eq!(mine[40..46], things.data[96..102]);
+    assert!(mine[0] == 7 && mine[25..40].iter().all(|b| *b == 7) && mine[46] == 7);
+}
+
+#[test]
 fn parts_that_make_no_sense_are_refused() {
     let things = Things::new();
     let part = |tensor, kind, dimension, begin, end| gds_tensor_part_t {

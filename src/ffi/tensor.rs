@@ -8,10 +8,11 @@ use super::format::format_to_c;
 use super::guard::{guard, guard_void};
 use super::handle::{self, Handle};
 use super::status::gds_status_t;
+use super::transfer::options_of;
 use super::types::{
     GDS_ALIGN_MIRROR, GDS_PART_RANGE, GDS_PART_SHARE, GDS_PART_WHOLE, gds_buffer_t, gds_file_t,
-    gds_plan_t, gds_tensor_info_t, gds_tensor_part_t, gds_tensor_place_t, gds_tensors_info_t,
-    gds_tensors_t,
+    gds_options_t, gds_plan_t, gds_tensor_info_t, gds_tensor_part_t, gds_tensor_place_t,
+    gds_tensor_target_t, gds_tensors_info_t, gds_tensors_t,
 };
 use crate::base::limits;
 use crate::engine::MemoryKind;
@@ -90,6 +91,7 @@ const _: () = assert!(size_of::<gds_tensors_info_t>() == 40);
 const _: () = assert!(size_of::<gds_tensor_info_t>() == 72);
 const _: () = assert!(size_of::<gds_tensor_part_t>() == 32);
 const _: () = assert!(size_of::<gds_tensor_place_t>() == 32);
+const _: () = assert!(size_of::<gds_tensor_target_t>() == 48);
 
 /// Read the metadata of a safetensors or GGUF file, told by its contents. Of a
 /// model.safetensors.index.json, that of all files it names, which lie beside it.
@@ -337,6 +339,49 @@ pub unsafe extern "C" fn gds_tensors_load(
             write_places(&object, &placed, places_out);
             buffer_out.write(handle);
         }
+        Ok(())
+    })
+}
+
+/// Read tensors, or parts of them, into memory of the caller, each to a place of its own, all
+/// together, and wait.
+///
+/// @param targets    what goes where; the places do not overlap. Used during the call only.
+/// @param count      up to 16,777,216.
+/// @param options    NULL: as the context says. No checksum is computed.
+/// @param bytes_out  bytes that arrived. May be NULL.
+/// @return as gds_tensors_plan() and gds_plan_read(). After a failure some of the memory may
+///         have been written to.
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gds_tensors_read(
+    tensors: *const gds_tensors_t,
+    targets: *const gds_tensor_target_t,
+    count: u64,
+    options: *const gds_options_t,
+    bytes_out: *mut u64,
+) -> gds_status_t {
+    guard(|| {
+        let object = handle::borrow(tensors, "tensors")?;
+        convert::check_optional(bytes_out, "bytes_out")?;
+        // SAFETY: the caller gives a struct of struct_size bytes, or NULL.
+        let transfer = options_of(&unsafe { convert::read_optional(options)? })?;
+        let most = limits::PLAN_PIECES_MAX;
+        // SAFETY: the caller gives `count` targets.
+        let targets = unsafe { convert::array(targets, count, most, "targets")? };
+        let mut wanted = Vec::with_capacity(targets.len());
+        for (index, target) in targets.iter().enumerate() {
+            let buffer = handle::borrow(target.buffer, format_args!("targets[{index}].buffer"))?;
+            let selection = selection_of((index, &target.part))?;
+            wanted.push((selection, buffer.clone(), target.offset));
+        }
+        let options = ReadOptions {
+            transfer,
+            ..ReadOptions::default()
+        };
+        let done = object.tensors.read_into(&wanted, &options)?;
+        // SAFETY: checked above.
+        unsafe { convert::write_optional(bytes_out, done.iter().map(|d| d.bytes).sum()) };
         Ok(())
     })
 }

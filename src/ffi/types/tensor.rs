@@ -2,6 +2,8 @@
 
 use core::ffi::c_char;
 
+use super::gds_buffer_t;
+
 /// The tensors of a safetensors or GGUF file, or of a model in several files. Never changes;
 /// may be used from many threads at once.
 #[derive(Debug)]
@@ -136,6 +138,18 @@ pub struct gds_tensor_part_t {
     pub begin: u64,
     /// Behind the last element, or shares in all. 0 with GDS_PART_WHOLE.
     pub end: u64,
+}
+
+/// A tensor or part, and the caller's memory for it. This struct never changes.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct gds_tensor_target_t {
+    /// What goes there.
+    pub part: gds_tensor_part_t,
+    /// The memory: of gds_buffer_alloc(), or the caller's own by gds_buffer_wrap().
+    pub buffer: *const gds_buffer_t,
+    /// Where in the buffer its first byte goes, bytes.
+    pub offset: u64,
 }
 
 /// Where a tensor or part stands in the destination. This struct never changes.
