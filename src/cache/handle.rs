@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use super::ahead::{self, Ahead};
 use super::core::Core;
 use super::demand::Source;
-use super::table::Key;
+use super::key::{Key, Name};
 use super::word::{PREFETCHED, REF, VALID, WRITABLE};
 use super::{CacheConfig, CacheStats, Page, flusher};
 use crate::base::limits;
@@ -119,8 +119,12 @@ impl Cache {
     #[inline(always)]
     fn find(&self, file: &File, offset: u64) -> Option<Page> {
         let core = &self.0.core;
-        let key = core.key(file, offset);
-        let (slot, state) = core.table.pin(key, key.hash())?;
+        let page = offset >> core.shift;
+        let name = match Name::near(file.index(), page) {
+            Some(name) => name,
+            None => core.stretches.known(file, page)?.name,
+        };
+        let (slot, state) = core.table.pin(name)?;
         core.counters.hit();
         let writable = file.mode().write;
         let wanted = if writable { REF | WRITABLE } else { REF };
@@ -130,8 +134,7 @@ impl Cache {
         if core.wants_hits {
             core.tell_hit(state.frame());
         }
-        let place = (slot, state.frame());
-        Some(Page::new(core, place, key.page << core.shift, writable))
+        Some(Page::new(core, (slot, state), page << core.shift, writable))
     }
 
     #[cold]
@@ -143,9 +146,9 @@ impl Cache {
 
     fn obtain(&self, file: &File, offset: u64, source: Source<'_>) -> Result<Page> {
         let core = &self.0.core;
-        let key = core.key(file, offset);
+        let key = core.key(file, offset)?;
         let pinned = core.obtain(file, key, source)?;
-        let place = (pinned.slot, pinned.frame);
+        let place = core.held(pinned);
         let writable = file.mode().write;
         Ok(Page::new(core, place, key.page << core.shift, writable))
     }
@@ -161,12 +164,12 @@ impl Cache {
         core.files.tell(file)?;
         check_offset(offset)?;
         check_writable(file)?;
-        let key = core.key(file, offset);
+        let key = core.key(file, offset)?;
         let pinned = core.obtain(file, key, Source::Caller)?;
         if !pinned.fresh {
             core.change(pinned.slot, core.config.page_size);
         }
-        let place = (pinned.slot, pinned.frame);
+        let place = core.held(pinned);
         Ok(Page::new(core, place, key.page << core.shift, true))
     }
 
@@ -214,8 +217,10 @@ impl Cache {
     #[must_use]
     pub fn presence(&self, file: &File, offset: u64) -> Presence {
         let core = &self.0.core;
-        let key = core.key(file, offset);
-        match core.table.find(key, key.hash()) {
+        let Some(key) = core.stretches.known(file, offset >> core.shift) else {
+            return Presence::Absent;
+        };
+        match core.table.find(key.name) {
             Some(slot) if core.table.slot(slot).word.state().has(VALID) => Presence::Resident,
             Some(_) => Presence::Reading,
             None if core.host.as_ref().is_some_and(|h| h.contains(key)) => Presence::Resident,

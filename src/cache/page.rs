@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::table::{Anchor, Slot};
-use super::word::{DIRTY, ORPHAN};
+use super::word::{DIRTY, ORPHAN, State};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A page of a file in device memory, pinned: it stays where it is until this is dropped. May be
@@ -24,15 +24,16 @@ impl Page {
     #[inline(always)]
     pub(super) fn new(
         core: &Arc<Core>,
-        (slot, frame): (u32, u32),
+        (slot, state): (u32, State),
         offset: u64,
         writable: bool,
     ) -> Self {
+        let frame = state.frame();
         Self {
             address: core.address + core.place(frame),
             offset,
             slot,
-            size: core.table.slot(slot).valid(),
+            size: core.valid(state),
             frame,
             writable,
             core: Anchor::new(core),
@@ -108,7 +109,7 @@ impl Core {
     #[inline]
     fn slot_of_token(&self, token: u64) -> Option<(u32, u32, &Slot)> {
         let (slot, frame) = of_token(token)?;
-        let known = self.table.slots().get(slot as usize)?;
+        let known = self.table.get(slot)?;
         Some((slot, frame, known))
     }
 
