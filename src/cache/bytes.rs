@@ -150,7 +150,7 @@ impl Cache {
                 false => Source::File,
             };
             let pinned = core.obtain(file, key, source)?;
-            let page = Page::new(core, core.held(pinned), part.page, true);
+            let page = Page::new(self.1, core.held(pinned), part.page, true);
             if matches!(source, Source::Buffer(..)) && pinned.fresh {
                 continue;
             }

@@ -20,6 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// log2 of the pages of a stretch.
 const PAGE_BITS: u32 = 40;
 const PAGE_MASK: u64 = (1 << PAGE_BITS) - 1;
+/// log2 of the pages of a run.
+const RUN_BITS: u32 = 14;
 /// Indexes and stretches that a name has room for; 0 is none.
 const STRETCHES: u64 = 1 << 23;
 /// Set in far names.
@@ -44,14 +46,17 @@ impl Name {
         Self(FAR | stretch << PAGE_BITS | (page & PAGE_MASK))
     }
 
-    /// Spreads pages over buckets and shards by its high bits. The low half is mixed for others.
+    /// Spreads pages over shards and buckets by its high bits.
+    ///
+    /// Neighbours follow each other by the golden ratio of all places, which fills every shard and
+    /// bucket as evenly as can be: a file that fits a cache then has no shard too small for its
+    /// part. Each run of 2^14 pages begins at a place of its own, so that strides that the golden
+    /// ratio likes less meet in no place for long.
     #[inline(always)]
     pub(super) fn hash(self) -> u64 {
-        // Neighbours and strides differ in a few low or middle bits: each multiplication carries
-        // them up, and the fold between brings them back down to where the next one mixes them.
-        let x = (self.0 ^ self.0 >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let x = (x ^ x >> 29).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        x ^ x >> 32
+        let run = (self.0 >> RUN_BITS).wrapping_mul(0xA076_1D64_78BD_642F);
+        let begin = (run ^ run >> 29).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        begin.wrapping_add(self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 }
 

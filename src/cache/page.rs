@@ -1,7 +1,6 @@
 //! A page in somebody's hands.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::core::Core;
 use super::table::{Anchor, Slot};
@@ -23,7 +22,7 @@ pub struct Page {
 impl Page {
     #[inline(always)]
     pub(super) fn new(
-        core: &Arc<Core>,
+        core: Anchor<Core>,
         (slot, state): (u32, State),
         offset: u64,
         writable: bool,
@@ -36,7 +35,7 @@ impl Page {
             size: core.valid(state),
             frame,
             writable,
-            core: Anchor::new(core),
+            core,
         }
     }
 
@@ -113,15 +112,13 @@ impl Core {
         Some((slot, frame, known))
     }
 
+    /// Says whether the page was held.
     #[inline]
-    pub(super) fn release_token(&self, token: u64) -> Result<()> {
+    pub(super) fn release_token(&self, token: u64) -> bool {
         let released = self
             .slot_of_token(token)
             .and_then(|(_, frame, known)| known.word.unpin_checked(frame));
-        match released {
-            Some(_) => Ok(()),
-            None => Err(not_held()),
-        }
+        released.is_some()
     }
 
     pub(super) fn mark_token(&self, token: u64) -> Result<()> {
@@ -144,7 +141,7 @@ impl Core {
 }
 
 #[cold]
-fn not_held() -> Error {
+pub(super) fn not_held() -> Error {
     let text = "the page was released before or never came from this cache";
     Error::new(ErrorKind::InvalidArgument, text)
 }

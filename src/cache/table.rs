@@ -1,9 +1,10 @@
 //! The page table: from a file and a page of it to the page word, without a lock.
 //!
 //! A slot is two words: the name of its page and the page word. Four share a cache line, a
-//! bucket, so that most searches read one line, and 4/5 of the slots may be taken, so that a
+//! bucket, so that most searches read one line, and 3/4 of the slots may be taken, so that a
 //! table is small beside the processor's caches. Open addressing: a page sits in its hash's
-//! bucket, or where that is full in the first later bucket of its shard's region that is not.
+//! bucket, or where that is full in the one beside it (processors fetch lines in pairs), or in
+//! the first later one of its shard's region that has room.
 //! Each bucket counts the pages that had to pass it; a search ends where none did. A slot whose
 //! page went is free again at once. Slots do not move, so a pin can remember where its page is.
 //!
@@ -154,7 +155,7 @@ impl Drop for Buckets {
 /// All pages of a cache.
 pub(super) struct Table {
     buckets: Buckets,
-    /// Buckets of one shard.
+    /// Buckets of one shard, an even number.
     region: u32,
     /// Pages that passed a bucket on the way to theirs. Stays at the most it can count to.
     passed: Box<[AtomicU8]>,
@@ -163,8 +164,8 @@ pub(super) struct Table {
 impl Table {
     /// A table for this many pages in each of the shards.
     pub(super) fn new(shards: u32, frames_per_shard: u32) -> Result<Self> {
-        let places = (frames_per_shard as usize * 5).div_ceil(4);
-        let region = places.div_ceil(BUCKET).max(1);
+        let places = (frames_per_shard as usize * 4).div_ceil(3);
+        let region = places.div_ceil(BUCKET).next_multiple_of(2).max(2);
         let count = region * shards as usize;
         // Every slot has a number of 32 bits.
         let fits = u32::try_from(count * BUCKET).is_ok();
@@ -214,12 +215,15 @@ impl Table {
         self.buckets.iter().flat_map(|bucket| &bucket.0)
     }
 
-    /// The buckets that a page may be in, nearest first.
+    /// The buckets that a page may be in: pair after pair, each beginning on the same side.
     #[inline]
     fn way(&self, first: u32) -> impl Iterator<Item = u32> + use<> {
-        let start = first - first % self.region;
-        let end = start + self.region;
-        (first..end).chain(start..first)
+        let region = self.region;
+        let end = first - first % region + region;
+        (0..region).map(move |step| {
+            let at = first + (step & !1);
+            (if at < end { at } else { at - region }) ^ (step & 1)
+        })
     }
 
     #[inline(always)]
@@ -231,15 +235,27 @@ impl Table {
     /// Pins the page if it is there: its slot, and what its word said. Never waits.
     #[inline(always)]
     pub(super) fn pin(&self, name: Name) -> Option<(u32, State)> {
-        let bucket = self.bucket_of(name.hash());
-        let index = match self.in_bucket(bucket, name) {
-            Some(index) => index,
-            None => self.find_farther(name, bucket)?,
+        let at = self.bucket_of(name.hash());
+        let bucket = &self.buckets[at as usize];
+        let Some(within) = bucket.find(name) else {
+            return self.pin_farther(name, at);
         };
-        let slot = self.slot(index);
+        let state = Self::pin_slot(&bucket.0[within as usize % BUCKET], name)?;
+        Some((at * BUCKET as u32 + within, state))
+    }
+
+    #[inline(never)]
+    fn pin_farther(&self, name: Name, bucket: u32) -> Option<(u32, State)> {
+        let index = self.find_farther(name, bucket)?;
+        let state = Self::pin_slot(self.slot(index), name)?;
+        Some((index, state))
+    }
+
+    #[inline(always)]
+    fn pin_slot(slot: &Slot, name: Name) -> Option<State> {
         let state = slot.word.pin()?;
         if slot.is(name) {
-            return Some((index, state));
+            return Some(state);
         }
         // The slot has got another page since the search.
         slot.word.unpin();
@@ -247,16 +263,21 @@ impl Table {
     }
 
     /// The slot of a page that is not in its own bucket.
-    #[inline(never)]
+    #[inline]
     fn find_farther(&self, name: Name, bucket: u32) -> Option<u32> {
-        let passed = |at: &u32| self.passed[*at as usize].load(Acquire) > 0;
-        let buckets = self.way(bucket);
-        // Whatever is behind a bucket has passed it.
-        let behind = self.way(bucket).skip(1);
-        let reached = buckets.zip(behind).take_while(|(at, _)| passed(at));
-        reached
-            .into_iter()
-            .find_map(|(_, next)| self.in_bucket(next, name))
+        let mut before = bucket;
+        for at in self.way(bucket).skip(1) {
+            // Whatever is behind a bucket has passed it.
+            if self.passed[before as usize].load(Acquire) == 0 {
+                return None;
+            }
+            let found = self.in_bucket(at, name);
+            if found.is_some() {
+                return found;
+            }
+            before = at;
+        }
+        None
     }
 
     /// The slot of a page, on its way or there. Under the shard's lock.
@@ -312,8 +333,17 @@ impl fmt::Debug for Table {
 ///
 /// Who makes one holds a pin on a page of the cache and uses it no more after giving the pin
 /// back. The last owner of a cache sees to it that its core stays while a page is pinned
-/// (`core::Core::retire`).
+/// (`core::Core::retire`). Or it lies beside the owner that it was made from, to save a step.
 pub(super) struct Anchor<T>(NonNull<T>);
+
+impl<T> Clone for Anchor<T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Anchor<T> {}
 
 // SAFETY: as a reference to T that is handed to another thread.
 unsafe impl<T: Sync> Send for Anchor<T> {}
@@ -332,7 +362,7 @@ impl<T> Deref for Anchor<T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: the pin that goes with the anchor keeps the object.
+        // SAFETY: the pin or the owner that goes with the anchor keeps the object.
         unsafe { self.0.as_ref() }
     }
 }
@@ -437,6 +467,8 @@ mod tests {
         vec![
             ("neighbours", strided(1)),
             ("every 64th", strided(64)),
+            // Of which multiples of the golden ratio are nearest to whole numbers.
+            ("every 610th", strided(610)),
             ("every 10946th", strided(10_946)),
             ("every 2^20th", strided(1 << 20)),
             (
@@ -464,9 +496,14 @@ mod tests {
             for name in names {
                 counts[table.shard_of(name.hash()) as usize] += 1;
             }
-            // 1024 each, give or take what chance does.
+            // 1024 each, give or take what chance does; neighbours leave nothing to it.
+            let slack = match what {
+                "neighbours" => 4,
+                "every 610th" => 500,
+                _ => 170,
+            };
             for count in counts {
-                assert!((860..1190).contains(&count), "{what}: {counts:?}");
+                assert!(count.abs_diff(1024) <= slack, "{what}: {counts:?}");
             }
         }
     }
@@ -475,13 +512,31 @@ mod tests {
     fn most_pages_of_a_full_table_are_in_the_bucket_of_their_hash() {
         for (what, names) in patterns() {
             // Room for what chance does to the shards.
-            let table = Table::new(16, 1200).unwrap();
+            let table = Table::new(16, 1536).unwrap();
             let first = |n: &Name| {
                 let index = put(&table, *n, 0);
                 index / BUCKET as u32 == table.bucket_of(n.hash())
             };
             let near = names.iter().filter(|n| first(n)).count();
-            assert!(near > 14_500, "{what}: {near} of 16384");
+            assert!(near > 13_500, "{what}: {near} of 16384");
+            if what == "neighbours" {
+                assert!(near > 16_200, "{what}: {near} of 16384");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_fits_the_frames_finds_room_in_every_shard() {
+        for (shards, frames) in [(4, 16), (64, 69), (64, 1104)] {
+            let table = Table::new(shards, frames).unwrap();
+            for file in 1..50 {
+                let mut counts = vec![0_u32; shards as usize];
+                for page in 0..u64::from(shards * frames) * 15 / 16 {
+                    counts[table.shard_of(name(file, page).hash()) as usize] += 1;
+                }
+                let most = counts.iter().max().copied();
+                assert!(most <= Some(frames), "file {file}: {most:?} of {frames}");
+            }
         }
     }
 }
