@@ -450,6 +450,35 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_stays_is_found_at_all_times_while_others_before_it_come_and_go() {
+        let table = Table::new(1, 256).unwrap();
+        let same = |n: &Name| table.bucket_of(n.hash()) == 6;
+        let names: Vec<Name> = (0..).map(|p| name(1, p)).filter(same).take(12).collect();
+        let places: Vec<u32> = names.iter().map(|n| put(&table, *n, 7)).collect();
+        // The first two buckets become free; the last four names are behind them.
+        places[..8].iter().for_each(|at| take(&table, *at));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Acquire) {
+                        for (name, at) in names[8..].iter().zip(&places[8..]) {
+                            let (index, state) = table.pin(*name).expect("it stays");
+                            assert!(index == *at && state.frame() == 7);
+                            table.slot(index).word.unpin();
+                        }
+                    }
+                });
+            }
+            for _ in 0..2_000 {
+                let come: Vec<u32> = names[..8].iter().map(|n| put(&table, *n, 9)).collect();
+                come.iter().for_each(|at| take(&table, *at));
+            }
+            done.store(true, Release);
+        });
+    }
+
+    #[test]
     fn pages_whose_names_differ_in_one_bit_are_different_pages() {
         let table = Table::new(4, 64).unwrap();
         let first = name(5, 77);

@@ -187,10 +187,15 @@ impl<T> Drop for Borrowed<T> {
         if self.was_panicking == 0 && std::thread::panicking() {
             self.cell.poisoned.store(true, Release);
         }
-        match self.place {
-            Some(place) => leave(self.cell, place),
-            None => release(self.cell),
-        }
+        give_back(self.cell, self.place);
+    }
+}
+
+#[inline(always)]
+fn give_back(cell: &'static Cell, place: Option<Place>) {
+    match place {
+        Some(place) => leave(cell, place),
+        None => release(cell),
     }
 }
 
@@ -238,12 +243,17 @@ impl<A, B> Drop for Both<A, B> {
             self.cells.0.poisoned.store(true, Release);
             self.cells.1.poisoned.store(true, Release);
         }
-        match self.places {
-            Some(places) => leave_both(self.cells, places),
-            None => {
-                release(self.cells.0);
-                release(self.cells.1);
-            }
+        give_back_both(self.cells, self.places);
+    }
+}
+
+#[inline(always)]
+fn give_back_both(cells: (&'static Cell, &'static Cell), places: Option<(Place, Place)>) {
+    match places {
+        Some(places) => leave_both(cells, places),
+        None => {
+            release(cells.0);
+            release(cells.1);
         }
     }
 }
@@ -280,16 +290,18 @@ pub(crate) fn try_borrow_both<A: Handle, B: Handle>(
         }
         None => count_both::<A, B>(cells)?,
     }
+    if cells.0.poisoned.load(Acquire) || cells.1.poisoned.load(Acquire) {
+        give_back_both(cells, places);
+        return None;
+    }
     // SAFETY: the counts or places taken above keep the objects, and the tags say what they are.
     let objects = unsafe { (*cells.0.object.get(), *cells.1.object.get()) };
-    let both = Both {
+    Some(Both {
         cells,
         objects: (objects.0.cast_const().cast(), objects.1.cast_const().cast()),
         was_panicking: usize::from(std::thread::panicking()),
         places,
-    };
-    let poisoned = cells.0.poisoned.load(Acquire) || cells.1.poisoned.load(Acquire);
-    (!poisoned).then_some(both)
+    })
 }
 
 #[cold]
@@ -342,15 +354,19 @@ pub(crate) fn borrow<H: Handle>(
 pub(crate) fn try_borrow<H: Handle>(handle: *const H) -> Option<Borrowed<H::Object>> {
     let cell = find(handle.cast()).filter(|_| !is_forked())?;
     let place = go_inside::<H>(cell)?;
+    // Before there is something to drop: what is built at the end stays in registers.
+    if cell.poisoned.load(Acquire) {
+        give_back(cell, place);
+        return None;
+    }
     // SAFETY: the count or place taken above keeps the object, and the tag says what it is.
     let object = unsafe { *cell.object.get() }.cast_const().cast();
-    let borrowed = Borrowed {
+    Some(Borrowed {
         cell,
         object,
         was_panicking: usize::from(std::thread::panicking()),
         place,
-    };
-    (!cell.poisoned.load(Acquire)).then_some(borrowed)
+    })
 }
 
 /// Why a handle was not borrowed.
