@@ -145,7 +145,8 @@ pub unsafe extern "C" fn gds_cache_get(
         convert::check_pointer(page_out, "page_out")?;
         let Some(page) = cache.hit(file, offset) else {
             // SAFETY: checked above.
-            return unsafe { bring(cache, file, offset, page_out) };
+            unsafe { page_out.write(bring(cache, file, offset)?) };
+            return Ok(());
         };
         // SAFETY: checked above.
         unsafe { page_out.write(page_to_c(page)) };
@@ -153,17 +154,11 @@ pub unsafe extern "C" fn gds_cache_get(
     })
 }
 
-/// What `gds_cache_get` does where the page is not there.
-///
-/// # Safety
-/// `page_out` was checked.
+/// A page that is not there. Apart from the hit, which stays in registers.
 #[cold]
 #[inline(never)]
-unsafe fn bring(cache: &Cache, file: &File, offset: u64, page_out: *mut gds_page_t) -> Outcome {
-    let page = cache.get(file, offset)?;
-    // SAFETY: the caller's promise.
-    unsafe { page_out.write(page_to_c(page)) };
-    Ok(())
+fn bring(cache: &Cache, file: &File, offset: u64) -> Outcome<gds_page_t> {
+    Ok(page_to_c(cache.get(file, offset)?))
 }
 
 /// As gds_cache_get(), for a page that will be overwritten whole: nothing is read, and the
