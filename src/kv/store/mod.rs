@@ -142,10 +142,13 @@ impl Shared {
 
     /// Lets versions go that no snapshot can ask for any more.
     fn prune(&self) {
+        // A snapshot that comes after the list was made sees this record at least, and may ask
+        // for what is replaced after it.
+        let listed = self.wal.appended_lsn();
         let held = self.snapshots.all();
         let needed = |older: u64, newer: u64| {
             let first = held.partition_point(|lsn| *lsn < older);
-            held.get(first).is_some_and(|lsn| *lsn < newer)
+            newer > listed || held.get(first).is_some_and(|lsn| *lsn < newer)
         };
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
@@ -163,6 +166,8 @@ impl Shared {
     fn round(self: &Arc<Self>, space: bool) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
+        // A commit that was under way when the last snapshot went may have kept a version for it.
+        self.prune();
         let mut stored = Ok(());
         if !space || freed == 0 || self.is_low() {
             // What commits deleted may only lack durability, small values only their pages.
