@@ -11,7 +11,7 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
-pub use blocks::Blocks;
+pub use blocks::{Blocks, SharedBlocks};
 pub use file::FileDisk;
 
 /// The unit of every read, write and offset, bytes.

@@ -29,6 +29,7 @@ mod read;
 mod reference;
 mod repair;
 mod root;
+mod scan;
 mod snapshot;
 mod space;
 mod stats;
@@ -48,7 +49,8 @@ pub use handle::Store;
 pub use put_writer::{DeviceRun, PutWriter};
 pub use read::{Located, Piece};
 pub use repair::RepairReport;
-pub use snapshot::{Item, Scan, Snapshot};
+pub use scan::{Entry, Item, Scan};
+pub use snapshot::Snapshot;
 pub use stats::KvStats;
 pub use verify::{Problem, VerifyReport};
 
@@ -61,17 +63,18 @@ use snapshot::Snapshots;
 use space::{Level, Space, Stream};
 use worker::Signal;
 
+use super::disk::SharedBlocks;
 use super::wal::Wal;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Pages of small values that were read, by offset and how often their segment was taken.
-type PageCache = quick_cache::sync::Cache<(u64, u32), Arc<[u8]>, PageWeight>;
+type PageCache = quick_cache::sync::Cache<(u64, u32), SharedBlocks, PageWeight>;
 
 #[derive(Debug, Clone)]
 struct PageWeight;
 
-impl quick_cache::Weighter<(u64, u32), Arc<[u8]>> for PageWeight {
-    fn weight(&self, _: &(u64, u32), page: &Arc<[u8]>) -> u64 {
+impl quick_cache::Weighter<(u64, u32), SharedBlocks> for PageWeight {
+    fn weight(&self, _: &(u64, u32), page: &SharedBlocks) -> u64 {
         page.len() as u64 + 64
     }
 }

@@ -12,7 +12,7 @@ use crate::base::crc::crc32c;
 use crate::base::{align_down, align_up};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::bugs::{self, Bug};
-use crate::kv::disk::{BLOCK, Blocks, Disk};
+use crate::kv::disk::{BLOCK, Blocks, Disk, SharedBlocks};
 use crate::kv::wal::Lsn;
 
 /// Bytes that are read and verified at a time.
@@ -64,7 +64,7 @@ fn unpin_all(shared: &Shared, segments: &[u32]) {
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
     pub reference: Reference,
-    generation: u32,
+    pub generation: u32,
     _pins: Pins<'a>,
 }
 
@@ -135,7 +135,7 @@ impl Shared {
         })
     }
 
-    fn found(&self, key: &[u8], reference: &Reference, generation: u32) -> Found<'_> {
+    pub fn found(&self, key: &[u8], reference: &Reference, generation: u32) -> Found<'_> {
         Found {
             reference: reference.clone(),
             generation,
@@ -235,13 +235,13 @@ impl Shared {
     }
 
     /// The page of a slot: from the cache, or read and verified.
-    pub fn page(&self, slot: &SlotRef, generation: u32) -> Result<Arc<[u8]>> {
+    pub fn page(&self, slot: &SlotRef, generation: u32) -> Result<SharedBlocks> {
         if let Some(page) = self.cache.get(&(slot.page, generation)) {
             self.counters.cache_hits.fetch_add(1, Relaxed);
             return Ok(page);
         }
         self.counters.cache_misses.fetch_add(1, Relaxed);
-        let mut blocks = Blocks::new(slot.page_bytes as usize)?;
+        let mut blocks = Blocks::used(slot.page_bytes as usize)?;
         self.disk.read_again(slot.page, &mut blocks)?;
         self.counters.checksums.fetch_add(1, Relaxed);
         let mut is_whole = page::is_whole(&blocks, self.id);
@@ -254,13 +254,12 @@ impl Shared {
             let message = "read a page of small values: it is not what was written";
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(slot.page));
         }
-        let page: Arc<[u8]> = Arc::from(blocks.as_slice());
-        self.cache
-            .insert((slot.page, generation), Arc::clone(&page));
+        let page = SharedBlocks::from(blocks);
+        self.cache.insert((slot.page, generation), page.clone());
         Ok(page)
     }
 
-    fn damaged(&self, key: &[u8], offset: u64) -> Error {
+    pub fn damaged(&self, key: &[u8], offset: u64) -> Error {
         let mut name = key.escape_ascii().to_string();
         name.truncate(80);
         let message = format!(
