@@ -38,7 +38,7 @@ mod verify;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -66,6 +66,7 @@ use worker::Signal;
 use super::disk::SharedBlocks;
 use super::wal::Wal;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Histogram;
 
 /// Pages of small values that were read, by offset and how often their segment was taken.
 type PageCache = quick_cache::sync::Cache<(u64, u32), SharedBlocks, PageWeight>;
@@ -91,6 +92,9 @@ struct Counters {
     gc_rounds: AtomicU64,
     gc_bytes: AtomicU64,
     user_bytes: AtomicU64,
+    get: Histogram,
+    put: Histogram,
+    put_async: Histogram,
 }
 
 /// Everything of an open store.
@@ -156,8 +160,7 @@ impl Shared {
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
         });
-        self.inline_bytes
-            .fetch_sub(inline, std::sync::atomic::Ordering::Relaxed);
+        self.inline_bytes.fetch_sub(inline, Relaxed);
     }
 
     /// Keeps the first failure of the background thread for `stats` and `sync`.
