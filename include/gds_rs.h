@@ -3627,13 +3627,22 @@ typedef struct gds_kv_stats_t {
     uint64_t cache_misses;
     /** Bytes of pages in the cache. */
     uint64_t cache_bytes;
-    /** Scattered reads handed to the kernel at once. */
+    /**
+     * Reads of several pieces that were handed over at once: those of values above 1 MiB
+     * and of values in several places. Each piece is one of `reads`.
+     */
     uint64_t vectored_reads;
-    /** Gathered writes handed to the kernel at once. */
+    /**
+     * Gathered writes: none. What is small is copied together, and coalesced_writes counts
+     * it; what is large is written from where it lies.
+     */
     uint64_t vectored_writes;
     /** Pages that were joined with others into one write. */
     uint64_t coalesced_writes;
-    /** Operations through io_uring: none, its disk calls block. */
+    /**
+     * Operations through io_uring: the pieces of vectored_reads, where the system has it.
+     * All others are calls that block.
+     */
     uint64_t io_uring_ops;
     /** Checksums of values and pages by the processor's instruction. */
     uint64_t hardware_crc_ops;
@@ -3677,6 +3686,18 @@ typedef struct gds_kv_stats_t {
     uint64_t elapsed_ns;
     /** What that failure had to say, cut to fit; "" if there was none. */
     char background_error[256];
+    /**
+     * Gets into host memory, but not of snapshots and scans: how long they took; about one
+     * in 64 is measured.
+     */
+    gds_kv_latency_t get_latency;
+    /** Puts until they were durable: how long they took. */
+    gds_kv_latency_t put_latency;
+    /**
+     * Puts until they were visible, by gds_kv_put_async(): how long they took; about one in
+     * 64 is measured.
+     */
+    gds_kv_latency_t put_async_latency;
 } gds_kv_stats_t;
 
 /**
@@ -3757,7 +3778,8 @@ gds_status_t gds_kv_stats(const gds_kv_t *kv, gds_kv_stats_t *stats_out) GDS_NOE
     { sizeof(gds_kv_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
       0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
       { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 },          \
-      { 0, 0, 0, 0, 0 }, 0, { 0 } }
+      { 0, 0, 0, 0, 0 }, 0, { 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 },                   \
+      { 0, 0, 0, 0, 0 } }
 
 /* ==== Key-value store: device memory ================================================== */
 

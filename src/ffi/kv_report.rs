@@ -54,7 +54,7 @@ unsafe impl AbiStruct for gds_kv_stats_t {
 }
 
 const _: () = assert!(size_of::<gds_kv_report_t>() == 32 && size_of::<gds_kv_problem_t>() == 40);
-const _: () = assert!(size_of::<gds_kv_stats_t>() == 16 + 46 * 8 + 5 * 40 + 256);
+const _: () = assert!(size_of::<gds_kv_stats_t>() == 16 + 46 * 8 + 8 * 40 + 256);
 const _: () = assert!(size_of::<gds_kv_repair_report_t>() == 288);
 
 /// Wait until everything that was committed is durable.
@@ -298,5 +298,8 @@ fn stats_to_c(stats: &KvStats) -> gds_kv_stats_t {
         wal_sync_latency: latency_to_c(&stats.wal_sync_latency),
         elapsed_ns: stats.elapsed_ns,
         background_error: convert::chars(error.map_or("", |error| error.message())),
+        get_latency: latency_to_c(&stats.get_latency),
+        put_latency: latency_to_c(&stats.put_latency),
+        put_async_latency: latency_to_c(&stats.put_async_latency),
     }
 }

@@ -103,6 +103,10 @@ pub(super) fn stats_json(stats: &KvStats) -> Value {
         "write": latency_json(&stats.write_latency),
         "durable_write": latency_json(&stats.durable_latency),
         "flush": latency_json(&stats.flush_latency),
+        "wal_sync": latency_json(&stats.wal_sync_latency),
+        "get": latency_json(&stats.get_latency),
+        "put": latency_json(&stats.put_latency),
+        "put_async": latency_json(&stats.put_async_latency),
     });
     object["last_error"] = match &stats.last_error {
         Some(error) => error.message().into(),

@@ -2,14 +2,16 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 const SHORT: usize = 22;
 
-/// An owned key of 24 bytes, or a pointer to a longer one.
+/// A key of 24 bytes, or a pointer to a longer one, which all copies share: who comes from the
+/// ordered keys has the bytes at hand that the table compares.
 #[derive(Clone)]
 pub(crate) enum Key {
     Short(u8, [u8; SHORT]),
-    Long(Box<[u8]>),
+    Long(Arc<[u8]>),
 }
 
 impl Key {
@@ -44,11 +46,11 @@ impl Key {
             .map_or(0, |b| u64::from_le_bytes(*b).swap_bytes())
     }
 
-    /// Bytes outside of the 24.
+    /// Bytes outside of the 24, those of all copies.
     pub fn heap(&self) -> u64 {
         match self {
             Self::Short(..) => 0,
-            Self::Long(bytes) => bytes.len() as u64,
+            Self::Long(bytes) => bytes.len() as u64 + 16,
         }
     }
 }

@@ -29,6 +29,7 @@ mod read;
 mod reference;
 mod repair;
 mod root;
+mod scan;
 mod snapshot;
 mod space;
 mod stats;
@@ -37,7 +38,7 @@ mod verify;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -48,7 +49,8 @@ pub use handle::Store;
 pub use put_writer::{DeviceRun, PutWriter};
 pub use read::{Located, Piece};
 pub use repair::RepairReport;
-pub use snapshot::{Item, Scan, Snapshot};
+pub use scan::{Entry, Item, Scan};
+pub use snapshot::Snapshot;
 pub use stats::KvStats;
 pub use verify::{Problem, VerifyReport};
 
@@ -61,17 +63,19 @@ use snapshot::Snapshots;
 use space::{Level, Space, Stream};
 use worker::Signal;
 
+use super::disk::SharedBlocks;
 use super::wal::Wal;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Histogram;
 
 /// Pages of small values that were read, by offset and how often their segment was taken.
-type PageCache = quick_cache::sync::Cache<(u64, u32), Arc<[u8]>, PageWeight>;
+type PageCache = quick_cache::sync::Cache<(u64, u32), SharedBlocks, PageWeight>;
 
 #[derive(Debug, Clone)]
 struct PageWeight;
 
-impl quick_cache::Weighter<(u64, u32), Arc<[u8]>> for PageWeight {
-    fn weight(&self, _: &(u64, u32), page: &Arc<[u8]>) -> u64 {
+impl quick_cache::Weighter<(u64, u32), SharedBlocks> for PageWeight {
+    fn weight(&self, _: &(u64, u32), page: &SharedBlocks) -> u64 {
         page.len() as u64 + 64
     }
 }
@@ -88,6 +92,9 @@ struct Counters {
     gc_rounds: AtomicU64,
     gc_bytes: AtomicU64,
     user_bytes: AtomicU64,
+    get: Histogram,
+    put: Histogram,
+    put_async: Histogram,
 }
 
 /// Everything of an open store.
@@ -142,16 +149,18 @@ impl Shared {
 
     /// Lets versions go that no snapshot can ask for any more.
     fn prune(&self) {
+        // A snapshot that comes after the list was made sees this record at least, and may ask
+        // for what is replaced after it.
+        let listed = self.wal.appended_lsn();
         let held = self.snapshots.all();
         let needed = |older: u64, newer: u64| {
             let first = held.partition_point(|lsn| *lsn < older);
-            held.get(first).is_some_and(|lsn| *lsn < newer)
+            newer > listed || held.get(first).is_some_and(|lsn| *lsn < newer)
         };
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
         });
-        self.inline_bytes
-            .fetch_sub(inline, std::sync::atomic::Ordering::Relaxed);
+        self.inline_bytes.fetch_sub(inline, Relaxed);
     }
 
     /// Keeps the first failure of the background thread for `stats` and `sync`.
@@ -163,6 +172,8 @@ impl Shared {
     fn round(self: &Arc<Self>, space: bool) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
+        // A commit that was under way when the last snapshot went may have kept a version for it.
+        self.prune();
         let mut stored = Ok(());
         if !space || freed == 0 || self.is_low() {
             // What commits deleted may only lack durability, small values only their pages.

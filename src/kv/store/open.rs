@@ -23,7 +23,7 @@ use super::value::read_manifest;
 use super::worker::Signal;
 use super::{Counters, PageWeight, Shared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{OpenMode, posix::Posix};
+use crate::io::{self, OpenMode};
 use crate::kv::disk::{BLOCK, Blocks, Disk, FileDisk};
 use crate::kv::superblock::{COPIES, Geometry, Superblock};
 use crate::kv::wal::{self, Wal, WalConfig, WalStart};
@@ -111,7 +111,7 @@ pub(crate) fn file(path: &Path, config: &KvConfig) -> Result<(Arc<dyn Disk>, boo
         truncate: false,
         exclusive: config.create && config.exclusive,
     };
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(path, mode, Arc::new(Posix))?);
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(path, mode, io::best())?);
     Ok((disk, config.create))
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn destroy(path: &Path) -> Result<()> {
         read: true,
         write: true,
     };
-    let disk = FileDisk::open(path, mode, Arc::new(Posix))?;
+    let disk = FileDisk::open(path, mode, io::best())?;
     let superblock = Superblock::read_quorum(&disk)?;
     let zeros = Blocks::new(BLOCK)?;
     for copy in 0..COPIES {

@@ -9,6 +9,8 @@
 //!  16 value_len u32   20 reserved u32   24 key, value
 //! ```
 
+use std::ops::Range;
+
 use crate::base::crc::crc32c;
 use crate::kv::disk::BLOCK;
 use crate::kv::wal::Lsn;
@@ -147,13 +149,19 @@ pub(crate) fn slots(page: &[u8]) -> impl Iterator<Item = Slot<'_>> {
     })
 }
 
-/// The value that `reference` names in `page`, if the page holds just that: same key, same
-/// checksum. The page's bytes were verified when it was read.
-pub(crate) fn value_of<'a>(page: &'a [u8], reference: &SlotRef, key: &[u8]) -> Option<&'a [u8]> {
+/// Where in `page` the value lies that `reference` names, if the page holds just that: same key,
+/// same checksum. The page's bytes were verified when it was read.
+pub(crate) fn place_of(page: &[u8], reference: &SlotRef, key: &[u8]) -> Option<Range<usize>> {
     let slot = slot_at(page, reference.start as usize)?;
-    let value = slot.value?;
-    (slot.crc == reference.crc && slot.key == key && value.len() == reference.len as usize)
-        .then_some(value)
+    let len = slot.value?.len();
+    let start = reference.start as usize + slot_bytes(key.len(), 0);
+    (slot.crc == reference.crc && slot.key == key && len == reference.len as usize)
+        .then(|| start..start + len)
+}
+
+/// The value at `place_of`.
+pub(crate) fn value_of<'a>(page: &'a [u8], reference: &SlotRef, key: &[u8]) -> Option<&'a [u8]> {
+    page.get(place_of(page, reference, key)?)
 }
 
 #[cfg(test)]
