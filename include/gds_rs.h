@@ -3164,6 +3164,13 @@ typedef struct gds_kv_repair_report_t {
     uint64_t lost;
     /** What that reason had to say, cut to fit; "" if there was none. */
     char reason[256];
+    /** Keys of values whose place only a summary of a segment told. */
+    uint64_t from_summaries;
+    /**
+     * Keys that the store has now and that may have been deleted: no log says that what
+     * was found is the newest, and a delete was stored after it was written.
+     */
+    uint64_t uncertain;
 } gds_kv_repair_report_t;
 
 /**
@@ -3553,7 +3560,8 @@ GDS_API void gds_kv_scan_close(gds_kv_scan_t *scan) GDS_NOEXCEPT;
 #define GDS_KV_CONFIG_INIT                                                                 \
     { sizeof(gds_kv_config_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_KV_REPORT_INIT { sizeof(gds_kv_report_t), 0, 0, 0, 0 }
-#define GDS_KV_REPAIR_REPORT_INIT { sizeof(gds_kv_repair_report_t), 0, 0, 0, 0, 0, { 0 } }
+#define GDS_KV_REPAIR_REPORT_INIT                                                          \
+    { sizeof(gds_kv_repair_report_t), 0, 0, 0, 0, 0, { 0 }, 0, 0 }
 
 /* ==== Key-value store: the whole ====================================================== */
 

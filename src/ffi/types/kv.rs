@@ -147,6 +147,11 @@ pub struct gds_kv_repair_report_t {
     pub lost: u64,
     /// What that reason had to say, cut to fit; "" if there was none.
     pub reason: [c_char; 256],
+    /// Keys of values whose place only a summary of a segment told.
+    pub from_summaries: u64,
+    /// Keys that the store has now and that may have been deleted: no log says that what
+    /// was found is the newest, and a delete was stored after it was written.
+    pub uncertain: u64,
 }
 
 /// Told of each problem, on the thread that verifies; of the first thousand. Must not throw
