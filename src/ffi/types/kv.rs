@@ -37,6 +37,17 @@ pub struct gds_kv_scan_t {
     _private: [u8; 0],
 }
 
+/// How the file or device of a store is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum gds_kv_level_t {
+    /// By reads and writes, past the page cache where that can be.
+    GDS_KV_LEVEL_FILE = 0,
+    /// By a mapping of a file in persistent memory, with cache-line flushes. Refused with
+    /// GDS_STATUS_NOT_SUPPORTED where the file system does not map with MAP_SYNC.
+    GDS_KV_LEVEL_DAX = 1,
+}
+
 /// How a store is made and opened. Start from GDS_KV_CONFIG_INIT or gds_kv_config_init().
 /// Where a field says "0 picks", 0 stands for that value. The first four sizes count when
 /// the store is made; later it keeps what it was made with.
@@ -77,6 +88,10 @@ pub struct gds_kv_config_t {
     pub ordered: i32,
     /// Zero.
     pub reserved: u32,
+    /// How the store is reached this time, a gds_kv_level_t.
+    pub level: i32,
+    /// Zero.
+    pub reserved_2: u32,
 }
 
 /// A key of a scan. Pointers are the library's, valid until the scan's next call. This

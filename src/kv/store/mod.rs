@@ -45,7 +45,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 pub use commit::Batch;
-pub use config::{KEY_MAX, KvConfig, VALUE_MAX};
+pub use config::{DiskLevel, KEY_MAX, KvConfig, VALUE_MAX};
 pub use handle::Store;
 pub use put_writer::{DeviceRun, PutWriter};
 pub use read::{Located, Piece};

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::checkpoint::{MetaLog, MetaPart, read_part};
 use super::commit::parse;
-use super::config::KvConfig;
+use super::config::{DiskLevel, KvConfig};
 use super::index::Index;
 use super::meter::Meter;
 use super::reference::Reference;
@@ -24,7 +24,7 @@ use super::worker::Signal;
 use super::{Counters, PageWeight, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{OpenMode, posix::Posix};
-use crate::kv::disk::{BLOCK, Blocks, Disk, FileDisk};
+use crate::kv::disk::{BLOCK, Blocks, DaxDisk, Disk, FileDisk};
 use crate::kv::superblock::{COMPAT_SUMMARIES, COPIES, Geometry, Superblock};
 use crate::kv::wal::{self, Wal, WalConfig, WalStart};
 
@@ -114,7 +114,20 @@ pub(crate) fn file(path: &Path, config: &KvConfig) -> Result<(Arc<dyn Disk>, boo
         truncate: false,
         exclusive: config.create && config.exclusive,
     };
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(path, mode, Arc::new(Posix))?);
+    let was_there = path.exists();
+    let file = FileDisk::open(path, mode, Arc::new(Posix))?;
+    let disk: Arc<dyn Disk> = match config.level {
+        DiskLevel::File => Arc::new(file),
+        DiskLevel::Dax => {
+            DaxDisk::probe(&file).inspect_err(|_| {
+                // Made just now: a refusal leaves nothing behind. Still locked.
+                if !was_there && file.size() == 0 {
+                    let _ = std::fs::remove_file(path);
+                }
+            })?;
+            Arc::new(DaxDisk::open(file)?)
+        }
+    };
     Ok((disk, config.create))
 }
 
