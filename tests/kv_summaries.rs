@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gds_rs::ErrorKind;
+use gds_rs::base::crc::crc32c;
 use gds_rs::kv::disk::{BLOCK, Blocks, Disk};
 use gds_rs::kv::sim::{SimDisk, Survivors, TEAR_SECTOR};
 use gds_rs::kv::store::{KvConfig, RepairReport, Store};
@@ -254,35 +255,44 @@ fn a_deleted_key_that_may_be_back_is_reported() {
     assert_eq!((report.uncertain, report.keys), (2, 3), "{report:?}");
 }
 
+/// Values whose room was taken early and that are committed one a checkpoint, long after their
+/// segment was closed: their units need more room than was kept, and are written together.
 #[test]
-fn many_small_checkpoints_never_write_a_summary_over_values() {
+fn more_units_than_there_is_room_for_are_written_as_one_and_never_over_values() {
     let config = tiny();
     let (disk, store) = fresh(&config);
     let mut map = Map::new();
-    // Writers that commit long after their segment was closed.
     let mut late = Vec::new();
-    for n in 0..24u64 {
+    for n in 0..9u64 {
         let key = format!("late {n}").into_bytes();
         let mut writer = store.put_writer(&key, 0).expect("works");
-        writer.write(&bytes(n, 4100)).expect("works");
-        let run = writer.reserve_run(1);
-        assert!(run.is_err(), "inside a chunk");
-        writer.write(&bytes(n + 100, 20)).expect("works");
-        late.push((key, n, writer));
+        let run = writer.reserve_run(4096).expect("room");
+        late.push((key, bytes(n, 4096), writer, run));
+    }
+    let segment = |offset: u64| offset / config.segment_bytes;
+    let home = segment(late[0].3.offset);
+    assert!(late.iter().all(|l| segment(l.3.offset) == home));
+    // Fills the rest of it, and closes it.
+    for n in 0..8u64 {
         let key = format!("key {n}").into_bytes();
-        let value = bytes(n + 200, 4096);
+        let value = bytes(n + 200, 9000);
         store.put(&key, &value).expect("works");
         map.insert(key, value);
-        store.checkpoint().expect("works");
     }
-    for (key, n, writer) in late {
+    let mut most = 0;
+    for (key, value, mut writer, run) in late {
+        let block = Blocks::copy_of(&value).expect("memory");
+        disk.write(run.offset, &block).expect("written");
+        let crcs = [crc32c(0, &value)];
+        writer.fill_run(&run, 4096, &crcs).expect("works");
         writer.commit().expect("works");
-        let mut value = bytes(n, 4100);
-        value.extend(bytes(n + 100, 20));
         map.insert(key, value);
         store.checkpoint().expect("works");
         assert_clean(&store);
+        let all = units(&disk);
+        most = most.max(all.iter().filter(|o| segment(**o) == home).count());
     }
+    assert!(most < 9, "{most} units: there was room for all of them");
     store.close().expect("works");
     assert_all_comes_back(&disk, &config, &map);
 }
