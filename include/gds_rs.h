@@ -3011,6 +3011,17 @@ GDS_API void gds_region_unmap(gds_region_t *region) GDS_NOEXCEPT;
 
 /* ==== Key-value store ================================================================= */
 
+/** How the file or device of a store is reached. */
+GDS_ENUM(gds_kv_level_t) {
+    /** By reads and writes, past the page cache where that can be. */
+    GDS_KV_LEVEL_FILE = 0,
+    /**
+     * By a mapping of a file in persistent memory, with cache-line flushes. Refused with
+     * GDS_STATUS_NOT_SUPPORTED where the file system does not map with MAP_SYNC.
+     */
+    GDS_KV_LEVEL_DAX = 1,
+};
+
 /**
  * Changes that will be one commit. Made by gds_kv_batch_create(), given back to
  * gds_kv_batch_destroy().
@@ -3087,6 +3098,10 @@ typedef struct gds_kv_config_t {
     int32_t ordered;
     /** Zero. */
     uint32_t reserved;
+    /** How the store is reached this time, a gds_kv_level_t. */
+    int32_t level;
+    /** Zero. */
+    uint32_t reserved_2;
 } gds_kv_config_t;
 
 /**
@@ -3164,6 +3179,13 @@ typedef struct gds_kv_repair_report_t {
     uint64_t lost;
     /** What that reason had to say, cut to fit; "" if there was none. */
     char reason[256];
+    /** Keys of values whose place only a summary of a segment told. */
+    uint64_t from_summaries;
+    /**
+     * Keys that the store has now and that may have been deleted: no log says that what
+     * was found is the newest, and a delete was stored after it was written.
+     */
+    uint64_t uncertain;
 } gds_kv_repair_report_t;
 
 /**
@@ -3209,7 +3231,8 @@ gds_status_t gds_kv_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
  * @param kv_out  give it to gds_kv_close() once.
  * @return GDS_STATUS_INVALID_CONFIG: the message names the field;
  *         GDS_STATUS_UNSUPPORTED_FILE: it holds something else, or is a directory;
- *         GDS_STATUS_NOT_SUPPORTED: a newer format; GDS_STATUS_CORRUPTED: what was durable
+ *         GDS_STATUS_NOT_SUPPORTED: a newer format, or not the `level` that was asked for;
+ *         GDS_STATUS_CORRUPTED: what was durable
  *         is not what was written, gds_last_error() tells where; GDS_STATUS_NO_SPACE;
  *         GDS_STATUS_NOT_FOUND; GDS_STATUS_PERMISSION_DENIED; GDS_STATUS_IO: also when it
  *         is open already or, with `exclusive`, there; GDS_STATUS_INVALID_ARGUMENT;
@@ -3551,9 +3574,10 @@ gds_status_t gds_kv_scan_next_key(gds_kv_scan_t *scan,
 GDS_API void gds_kv_scan_close(gds_kv_scan_t *scan) GDS_NOEXCEPT;
 
 #define GDS_KV_CONFIG_INIT                                                                 \
-    { sizeof(gds_kv_config_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(gds_kv_config_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_KV_REPORT_INIT { sizeof(gds_kv_report_t), 0, 0, 0, 0 }
-#define GDS_KV_REPAIR_REPORT_INIT { sizeof(gds_kv_repair_report_t), 0, 0, 0, 0, 0, { 0 } }
+#define GDS_KV_REPAIR_REPORT_INIT                                                          \
+    { sizeof(gds_kv_repair_report_t), 0, 0, 0, 0, 0, { 0 }, 0, 0 }
 
 /* ==== Key-value store: the whole ====================================================== */
 

@@ -9,7 +9,7 @@ use gds_rs::ErrorKind;
 use gds_rs::io::fault::{Fault, FaultPlan};
 use gds_rs::io::posix::Posix;
 use gds_rs::io::{Io, OpenMode};
-use gds_rs::kv::disk::{BLOCK, Blocks, Disk, FileDisk};
+use gds_rs::kv::disk::{BLOCK, Blocks, DaxDisk, Disk, FileDisk};
 use gds_rs::kv::sim::{SimDisk, Survivors};
 use gds_rs::kv::superblock::Superblock;
 use gds_rs::kv::wal::Wal;
@@ -20,6 +20,14 @@ const SIZE: u64 = 256 << 10;
 
 fn file(folder: &common::Folder, name: &str, io: Arc<dyn Io>) -> FileDisk {
     let disk = FileDisk::open(&folder.path(name), OpenMode::create(), io).expect("opens");
+    disk.resize(SIZE).expect("grows");
+    disk
+}
+
+/// What persistent memory is used through, over an ordinary file.
+fn mapped(folder: &common::Folder, name: &str) -> DaxDisk {
+    let file = FileDisk::open(&folder.path(name), OpenMode::create(), Arc::new(Posix));
+    let disk = DaxDisk::without_durability(file.expect("opens")).expect("mapped");
     disk.resize(SIZE).expect("grows");
     disk
 }
@@ -40,6 +48,7 @@ fn all(folder: &common::Folder) -> Vec<Box<dyn Disk>> {
             "shaky",
             Arc::new(Fault::new(Arc::new(Posix), shaky)),
         )),
+        Box::new(mapped(folder, "mapped")),
     ]
 }
 

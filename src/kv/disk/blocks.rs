@@ -1,5 +1,4 @@
-//! Memory that direct I/O takes: whole blocks at a block's alignment. The only file of this room
-//! with `unsafe`.
+//! Memory that direct I/O takes: whole blocks at a block's alignment.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};

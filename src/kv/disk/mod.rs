@@ -1,10 +1,12 @@
 //! What a store asks of a disk: blocks at offsets, durable writes, flushes.
 //!
-//! Two implementations: [`FileDisk`] over a file or block device, and `sim::SimDisk` in memory.
-//! Guarded by `tests/kv_disk.rs`, which runs the same tests over both.
+//! [`FileDisk`] is a file or block device, [`DaxDisk`] a file in persistent memory, and
+//! `sim::SimDisk` in memory. Guarded by `tests/kv_disk.rs`, which runs the same tests over all.
 
 mod blocks;
+mod dax;
 mod file;
+mod mapping;
 
 use std::fmt;
 use std::path::Path;
@@ -13,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::FilePiece;
 
 pub use blocks::{Blocks, SharedBlocks};
+pub use dax::DaxDisk;
 pub use file::FileDisk;
 
 /// The unit of every read, write and offset, bytes.

@@ -8,7 +8,8 @@
 //!    cleaned: entries that are still the index's are stored again, tombstones end here, for
 //!    nothing older is left;
 //! 4. wait until all that was appended by now is durable: an entry may be newer than C, and must
-//!    not be known to the meta log if its commit could be lost;
+//!    not be known to the meta log if its commit could be lost; then the summaries of segments get
+//!    the entries of their values;
 //! 5. flush; 6. superblock; 7. the ring before C, and meta segments that left the list, are free.
 //!
 //! An error before 5 takes everything back (the keys are changed again); from 5 on it poisons.
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
+use super::chains::{Chains, Notes};
 use super::key::Key;
 use super::meta::{MetaBlock, MetaBuilder};
 use super::pages::PageWriter;
@@ -25,13 +27,15 @@ use super::reference::Reference;
 use super::space::{Level, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{Blocks, Disk};
-use crate::kv::superblock::MetaSegment;
+use crate::kv::superblock::{COMPAT_SUMMARIES, MetaSegment};
 use crate::kv::wal::{Lsn, WalStart};
 
 /// A segment of the meta log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MetaPart {
     pub segment: u32,
+    /// Number of its first block.
+    pub first: u64,
     pub valid: u64,
     pub entries: u64,
     /// Bytes of the entries, without headers and padding.
@@ -48,6 +52,9 @@ pub(crate) struct MetaLog {
     pub number: u64,
     /// Segments that could not be read when they were to be cleaned.
     pub bad: Vec<u32>,
+    /// The newest delete that a checkpoint stored (0: none ever); `None` where that is not known.
+    pub newest_delete: Option<Lsn>,
+    pub chains: Chains,
 }
 
 impl MetaLog {
@@ -72,6 +79,8 @@ struct Draft<'a> {
     /// Keys whose entries were stored, to be stored again after a failure.
     keys: Vec<Key>,
     tombstones: Vec<(Key, Lsn)>,
+    newest_delete: Option<Lsn>,
+    notes: Notes<'a>,
     level: Level,
 }
 
@@ -87,6 +96,8 @@ impl<'a> Draft<'a> {
             dropped: Vec::new(),
             keys: Vec::new(),
             tombstones: Vec::new(),
+            newest_delete: meta.newest_delete,
+            notes: Notes::new(&shared.space),
             level,
         }
     }
@@ -113,6 +124,7 @@ impl<'a> Draft<'a> {
             self.taken.push(segment);
             self.parts.push_back(MetaPart {
                 segment,
+                first: 0,
                 valid: 0,
                 entries: 0,
                 payload: 0,
@@ -122,6 +134,9 @@ impl<'a> Draft<'a> {
         if let Some(part) = self.parts.back_mut() {
             let offset = self.shared.space.segment_start(part.segment) + part.valid;
             self.shared.disk.write(offset, &block)?;
+            if part.valid == 0 {
+                part.first = self.next_seq;
+            }
             part.valid += size;
             part.entries += self.in_block;
             part.payload += payload;
@@ -179,11 +194,13 @@ impl<'a> Draft<'a> {
                     return None;
                 }
                 entry.seq = seq;
+                self.notes.add(key.bytes(), entry.lsn, &entry.reference);
                 Some((entry.lsn, entry.reference.clone()))
             });
             if let Some((lsn, reference)) = entry.flatten() {
                 self.push(key.bytes(), lsn, &reference)?;
                 if reference.is_tombstone() {
+                    self.newest_delete = self.newest_delete.map(|newest| newest.max(lsn));
                     self.tombstones.push((key, lsn));
                 }
             }
@@ -337,10 +354,10 @@ impl Shared {
     }
 
     /// Steps 4 to 7, or takes all back.
-    fn conclude(
-        &self,
+    fn conclude<'a>(
+        &'a self,
         meta: &mut MetaLog,
-        draft: Draft<'_>,
+        mut draft: Draft<'a>,
         stored: Result<Option<WalStart>>,
     ) -> Result<()> {
         let number = meta.number + 1;
@@ -350,6 +367,7 @@ impl Shared {
             }
             // The commit lock is passed: no commit is half in the index and not appended.
             self.wal.wait(self.wal.seal_mark()?.lsn, None)?;
+            self.write_summaries(&mut meta.chains, &draft.notes, meta.next_seq)?;
             Ok(start)
         });
         let start = match start {
@@ -361,7 +379,17 @@ impl Shared {
         };
         let flushed = self.disk.flush().inspect_err(|e| self.root.fail(e));
         let list = MetaLog::list(&draft.parts);
-        let written = flushed.and_then(|()| self.root.write(start.as_ref(), list));
+        let first = draft.parts.front().filter(|part| part.valid > 0);
+        let first = first.map(|part| part.first);
+        let newest_delete = draft.newest_delete;
+        let written = flushed.and_then(|()| {
+            self.root.write(start.as_ref(), |superblock| {
+                superblock.meta = list;
+                superblock.meta_first = first;
+                superblock.newest_delete = newest_delete;
+                superblock.compat |= COMPAT_SUMMARIES;
+            })
+        });
         if let Err(error) = written {
             // Which list is in force is not known: nothing that either names is written over,
             // for the store takes no writes any more.
@@ -373,7 +401,10 @@ impl Shared {
         }
         meta.parts = draft.parts;
         meta.next_seq = draft.next_seq;
+        meta.newest_delete = newest_delete;
         meta.number = number;
+        // Lets go of the segments, so that those which are free can be had.
+        draft.notes = Notes::new(&self.space);
         self.space.set_durable(self.wal.durable_lsn());
         self.space.set_checkpoint(number);
         for segment in draft.dropped {
@@ -383,6 +414,7 @@ impl Shared {
             self.index.forget(key.bytes(), lsn);
         }
         self.space.reclaim();
+        self.clear_summaries(&mut meta.chains, meta.next_seq);
         self.counters.checkpoints.fetch_add(1, Relaxed);
         Ok(())
     }

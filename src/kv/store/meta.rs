@@ -44,10 +44,7 @@ impl MetaBuilder {
 
     /// Adds an entry; whether the block is long enough to be written.
     pub fn push(&mut self, key: &[u8], lsn: Lsn, reference: &Reference) -> Result<bool> {
-        self.bytes.extend((key.len() as u32).to_le_bytes());
-        self.bytes.extend(lsn.to_le_bytes());
-        self.bytes.extend(key);
-        reference.encode(&mut self.bytes)?;
+        encode_entry(&mut self.bytes, key, lsn, reference)?;
         self.entries += 1;
         Ok(self.bytes.len() >= self.target)
     }
@@ -113,22 +110,45 @@ impl<'a> MetaBlock<'a> {
     /// # Errors
     /// `Corrupted` when an entry is no entry: the checksum held, so this was written wrongly.
     pub fn entries(&self, each: &mut dyn FnMut(&[u8], Lsn, Reference)) -> Result<usize> {
-        let mut r = Reader(self.body);
-        for n in 0..self.entries {
-            let entry = (|| {
-                let key_len = r.u32()? as usize;
-                let lsn = r.u64()?;
-                let key = r.take(key_len)?;
-                Some((key, lsn, Reference::decode(&mut r)?))
-            })();
-            let Some((key, lsn, reference)) = entry else {
-                let what = format!("entry {n} of meta block {} cannot be read", self.seq);
-                return Err(Error::new(ErrorKind::Corrupted, what));
-            };
-            each(key, lsn, reference);
-        }
-        Ok(self.body.len() - r.0.len())
+        each_entry(self.body, self.entries, each).map_err(|n| {
+            let what = format!("entry {n} of meta block {} cannot be read", self.seq);
+            Error::new(ErrorKind::Corrupted, what)
+        })
     }
+}
+
+/// Appends the stored form of an entry.
+pub(crate) fn encode_entry(
+    into: &mut Vec<u8>,
+    key: &[u8],
+    lsn: Lsn,
+    reference: &Reference,
+) -> Result<()> {
+    into.extend((key.len() as u32).to_le_bytes());
+    into.extend(lsn.to_le_bytes());
+    into.extend(key);
+    reference.encode(into)
+}
+
+/// Calls `each` for the `count` entries in `body`; the bytes that they take, or the number of the
+/// first that is none.
+pub(crate) fn each_entry(
+    body: &[u8],
+    count: u32,
+    each: &mut dyn FnMut(&[u8], Lsn, Reference),
+) -> std::result::Result<usize, u32> {
+    let mut r = Reader(body);
+    for n in 0..count {
+        let entry = (|| {
+            let key_len = r.u32()? as usize;
+            let lsn = r.u64()?;
+            let key = r.take(key_len)?;
+            Some((key, lsn, Reference::decode(&mut r)?))
+        })();
+        let (key, lsn, reference) = entry.ok_or(n)?;
+        each(key, lsn, reference);
+    }
+    Ok(body.len() - r.0.len())
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@
 //! bytes, `read` verifies them; `checkpoint` makes the index durable; `gc` moves what is alive out
 //! of segments that are mostly dead, `space` says when a segment may be written again; `worker` is
 //! the one thread that does both in the background. `open` recovers, `verify` and `repair` look at
-//! everything. Byte layout: `docs/format-kv.md`.
+//! everything. `chains` writes summaries of what lies in segments, `summary` is their layout: for
+//! repair only. Byte layout: `docs/format-kv.md`.
 //!
 //! Invariants: log order is index order; a reference is only visible when its bytes are written;
 //! bytes are written over only when nothing durable or held refers to them. Guarded by
-//! `tests/kv_store.rs`, `tests/kv_model.rs`, `tests/kv_crash.rs`, `tests/kv_seeded_bugs.rs`.
+//! `tests/kv_store.rs`, `tests/kv_model.rs`, `tests/kv_crash.rs`, `tests/kv_seeded_bugs.rs`,
+//! `tests/kv_summaries.rs`.
 
+mod chains;
 mod checkpoint;
 mod commit;
 mod config;
@@ -33,6 +36,7 @@ mod scan;
 mod snapshot;
 mod space;
 mod stats;
+mod summary;
 mod value;
 mod verify;
 mod worker;
@@ -44,7 +48,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 pub use commit::Batch;
-pub use config::{KEY_MAX, KvConfig, VALUE_MAX};
+pub use config::{DiskLevel, KEY_MAX, KvConfig, VALUE_MAX};
 pub use handle::Store;
 pub use put_writer::{DeviceRun, PutWriter};
 pub use read::{Located, Piece};
