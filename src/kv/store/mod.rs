@@ -159,12 +159,14 @@ impl Shared {
         self.last_error.lock().get_or_insert(error);
     }
 
-    /// One round of the background thread.
-    fn round(self: &Arc<Self>, space: bool) -> Result<()> {
+    /// One round of the background thread: a checkpoint was asked for, or space.
+    fn round(self: &Arc<Self>, checkpoint: bool, space: bool) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
         let mut stored = Ok(());
-        if !space || freed == 0 || self.is_low() {
+        // Both may be asked for at once: space that was found serves who asked for a checkpoint
+        // nothing, and nobody asks for it again.
+        if checkpoint || (space && (freed == 0 || self.is_low())) {
             // What commits deleted may only lack durability, small values only their pages.
             stored = self.checkpoint();
         }
