@@ -10,6 +10,7 @@
 //! bytes are written over only when nothing durable or held refers to them. Guarded by
 //! `tests/kv_store.rs`, `tests/kv_model.rs`, `tests/kv_crash.rs`, `tests/kv_seeded_bugs.rs`.
 
+mod changed;
 mod checkpoint;
 mod commit;
 mod config;
