@@ -21,9 +21,9 @@ const SHARDS: usize = 256;
 /// Keys that `with_group` takes at most: what a processor has under way at once.
 pub(crate) const GROUP: usize = 16;
 /// What an entry costs beside its heap: the table's slot, its control byte and spare room.
-const ENTRY_COST: u64 = 112;
+const ENTRY_COST: u64 = 120;
 /// What a key costs in the ordered set.
-const ORDERED_COST: u64 = 32;
+const ORDERED_COST: u64 = 40;
 
 /// One version of a value that snapshots may still ask for.
 #[derive(Debug, Clone)]
@@ -64,7 +64,16 @@ impl Entry {
             .map(|v| (v.lsn, &v.reference))
     }
 
-    fn cost(&self, ordered: bool) -> u64 {
+    /// The place of version `lsn`, to change it.
+    pub fn version_mut(&mut self, lsn: Lsn) -> Option<&mut Reference> {
+        if self.lsn == lsn {
+            return Some(&mut self.reference);
+        }
+        let mut older = self.older.as_mut()?.iter_mut();
+        older.find(|v| v.lsn == lsn).map(|v| &mut v.reference)
+    }
+
+    pub(super) fn cost(&self, ordered: bool) -> u64 {
         let older = self.older.as_ref().map_or(0, |o| {
             o.iter().map(|v| 48 + v.reference.heap()).sum::<u64>()
         });
@@ -74,10 +83,10 @@ impl Entry {
 }
 
 #[derive(Debug, Default)]
-struct Shard {
-    table: HashTable<Entry>,
-    /// Keys changed since the last checkpoint, each once (its entry says dirty).
-    dirty: Vec<Key>,
+pub(super) struct Shard {
+    pub(super) table: HashTable<Entry>,
+    /// Hashes of the keys changed since the last checkpoint, one for each entry that says dirty.
+    pub(super) dirty: Vec<u64>,
     /// Keys that have, or had, older versions.
     versioned: Vec<Key>,
 }
@@ -96,12 +105,12 @@ pub(crate) struct Replaced {
 /// The table and the ordered keys.
 #[derive(Debug)]
 pub(crate) struct Index {
-    shards: Box<[RwLock<Shard>]>,
+    pub(super) shards: Box<[RwLock<Shard>]>,
     ordered: Option<Ordered>,
-    hasher: Hasher,
+    pub(super) hasher: Hasher,
     keys: AtomicU64,
     bytes: AtomicU64,
-    dirty: AtomicU64,
+    pub(super) dirty: AtomicU64,
     /// Entries in the shards' lists of versioned keys.
     versioned: AtomicU64,
 }
@@ -126,10 +135,20 @@ impl Index {
         }
     }
 
+    /// The shard of a key of this hash.
+    #[inline]
+    pub(super) fn number(hash: u64) -> usize {
+        // The table uses the low and the top seven bits; the shard uses others.
+        (hash >> 40) as usize % SHARDS
+    }
+
     #[inline]
     fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        // The table uses the low and the top seven bits; the shard uses others.
-        &self.shards[(hash >> 40) as usize % SHARDS]
+        &self.shards[Self::number(hash)]
+    }
+
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
     }
 
     /// Keys that have a value.
@@ -190,7 +209,7 @@ impl Index {
         }
     }
 
-    fn add_cost(&self, before: u64, after: u64) {
+    pub(super) fn add_cost(&self, before: u64, after: u64) {
         self.bytes.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
@@ -243,7 +262,7 @@ impl Index {
                 }
                 if !entry.dirty {
                     entry.dirty = true;
-                    dirty.push(entry.key.clone());
+                    dirty.push(hash);
                     self.dirty.fetch_add(1, Relaxed);
                 }
                 self.add_cost(before, entry.cost(ordered));
@@ -257,7 +276,7 @@ impl Index {
                     seq: 0,
                     dirty: true,
                 };
-                dirty.push(entry.key.clone());
+                dirty.push(hash);
                 self.dirty.fetch_add(1, Relaxed);
                 self.add_cost(0, entry.cost(ordered));
                 if let Some(ordered) = &self.ordered {
@@ -328,34 +347,15 @@ impl Index {
         let (before, was_dirty) = (entry.cost(ordered), entry.dirty);
         let result = change(entry);
         if entry.dirty && !was_dirty {
-            dirty.push(entry.key.clone());
+            dirty.push(hash);
             self.dirty.fetch_add(1, Relaxed);
         }
         self.add_cost(before, entry.cost(ordered));
         Some(result)
     }
 
-    /// Takes the changed keys of shard `n` and makes them clean.
-    pub fn take_dirty(&self, n: usize) -> Vec<Key> {
-        let mut shard = self.shards[n].write();
-        let keys = std::mem::take(&mut shard.dirty);
-        for key in &keys {
-            let hash = self.hasher.hash(key.bytes());
-            if let Some(e) = shard.table.find_mut(hash, |e| e.key == *key) {
-                e.dirty = false;
-            }
-        }
-        self.dirty.fetch_sub(keys.len() as u64, Relaxed);
-        keys
-    }
-
     pub fn shards(&self) -> usize {
         self.shards.len()
-    }
-
-    /// Says that `key` must be in the next checkpoint (again).
-    pub fn mark_dirty(&self, key: &[u8]) {
-        self.update(key, |e| e.dirty = true);
     }
 
     /// Forgets a deleted key if it is clean, has no older version, and is still version `lsn`.
@@ -423,7 +423,7 @@ impl Index {
                     // A checkpoint may be about to store it: only the next one forgets it.
                     if entry.reference.is_tombstone() && !entry.dirty {
                         entry.dirty = true;
-                        dirty.push(entry.key.clone());
+                        dirty.push(hash);
                         self.dirty.fetch_add(1, Relaxed);
                     }
                 }
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn dirty_keys_are_taken_once_and_tombstones_are_forgotten_when_clean() {
+    fn tombstones_are_forgotten_when_clean() {
         let index = Index::new(true);
         for n in 0..1000u32 {
             index.apply(&n.to_le_bytes(), 1, inline("x"), |_| false);
@@ -544,8 +544,10 @@ mod tests {
         assert_eq!(index.dirty(), 1000);
         index.forget(&7u32.to_le_bytes(), 2);
         assert!(index.with(&7u32.to_le_bytes(), |e| e.is_some()));
-        let taken: usize = (0..index.shards()).map(|n| index.take_dirty(n).len()).sum();
-        assert_eq!((taken, index.dirty()), (1000, 0));
+        for n in 0..index.shards() {
+            index.take_changed(n, &mut Default::default());
+        }
+        assert_eq!(index.dirty(), 0);
         for n in 0..1000u32 {
             index.forget(&n.to_le_bytes(), 2);
         }

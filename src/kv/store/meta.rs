@@ -49,11 +49,6 @@ impl MetaBuilder {
         Ok(self.bytes.len() >= self.target)
     }
 
-    /// Bytes of the finished block.
-    pub fn size(&self) -> usize {
-        self.bytes.len().next_multiple_of(BLOCK)
-    }
-
     /// Bytes of the entries.
     pub fn payload(&self) -> usize {
         self.bytes.len() - META_HEADER
@@ -161,8 +156,8 @@ mod tests {
         b.push(b"dead", 4, &Reference::Tombstone).unwrap();
         let extent = Reference::extent(8192, 4096, vec![1, 2]);
         b.push(&[9; 5000], 5, &extent).unwrap();
-        assert_eq!(b.size(), 8192);
         let block = b.finish(77);
+        assert_eq!(block.len(), 8192);
         assert!(b.is_empty());
         let parsed = MetaBlock::parse(&block, 3).unwrap();
         assert_eq!((parsed.seq, parsed.bytes), (77, 8192));
@@ -187,6 +182,6 @@ mod tests {
         while !b.push(&[1; 100], 1, &Reference::Tombstone).unwrap() {
             pushed += 1;
         }
-        assert!(pushed > 100 && b.size() <= 20 << 10);
+        assert!(pushed > 100 && b.finish(1).len() <= 20 << 10);
     }
 }

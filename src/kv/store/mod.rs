@@ -13,6 +13,7 @@
 //! `tests/kv_summaries.rs`.
 
 mod chains;
+mod changed;
 mod checkpoint;
 mod commit;
 mod config;
@@ -172,14 +173,16 @@ impl Shared {
         self.last_error.lock().get_or_insert(error);
     }
 
-    /// One round of the background thread.
-    fn round(self: &Arc<Self>, space: bool) -> Result<()> {
+    /// One round of the background thread: a checkpoint was asked for, or space.
+    fn round(self: &Arc<Self>, checkpoint: bool, space: bool) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
         // A commit that was under way when the last snapshot went may have kept a version for it.
         self.prune();
         let mut stored = Ok(());
-        if !space || freed == 0 || self.is_low() {
+        // Both may be asked for at once: space that was found serves who asked for a checkpoint
+        // nothing, and nobody asks for it again.
+        if checkpoint || (space && (freed == 0 || self.is_low())) {
             // What commits deleted may only lack durability, small values only their pages.
             stored = self.checkpoint();
         }

@@ -221,12 +221,14 @@ impl Space {
 
     /// Counts the pieces of `reference` as live.
     pub fn born(&self, reference: &Reference, key_len: usize) {
-        reference.pieces(key_len, &mut |offset, bytes| {
-            self.live.fetch_add(bytes, Relaxed);
-            self.segment(self.segment_at(offset))
-                .live
-                .fetch_add(bytes, AcqRel);
-        });
+        reference.pieces(key_len, &mut |offset, bytes| self.born_at(offset, bytes));
+    }
+
+    /// Counts `bytes` in the segment of `offset` as live.
+    pub fn born_at(&self, offset: u64, bytes: u64) {
+        self.live.fetch_add(bytes, Relaxed);
+        let segment = self.segment(self.segment_at(offset));
+        segment.live.fetch_add(bytes, AcqRel);
     }
 
     /// Counts the pieces of `reference` as dead once record `lsn` is durable and checkpoint
