@@ -3206,8 +3206,8 @@ gds_status_t gds_plan_read(const gds_plan_t *plan, const gds_buffer_t *buffer,
  * is done; its bytes are at least those that were wanted, and may count what stands between
  * pieces that are read together.
  *
- * As gds_plan_read(), on a thread of its own where it needs scratch memory; in the order of a
- * stream none is used, and small pieces are read one by one.
+ * As gds_plan_read(), on a thread of its own where it needs scratch memory; in the order of
+ * a stream none is used, and small pieces are read one by one.
  *
  * @param options     NULL: as the context says.
  * @param ticket_out  give it to gds_ticket_destroy() once. Keeps the files and the buffer.
@@ -3543,8 +3543,8 @@ gds_status_t gds_tensors_load(const gds_tensors_t *tensors, const gds_tensor_par
                               gds_buffer_t **buffer_out) GDS_NOEXCEPT;
 
 /**
- * Read tensors, or parts of them, into memory of the caller, each to a place of its own, all
- * together, and wait.
+ * Read tensors, or parts of them, into memory of the caller, each to a place of its own,
+ * all together, and wait.
  *
  * @param targets    what goes where; the places do not overlap. Used during the call only.
  * @param count      up to 16,777,216.
@@ -3657,6 +3657,17 @@ gds_status_t gds_tensors_dlpack(const gds_tensors_t *tensors, const gds_tensor_p
 
 /* ==== Key-value store ================================================================= */
 
+/** How the file or device of a store is reached. */
+GDS_ENUM(gds_kv_level_t) {
+    /** By reads and writes, past the page cache where that can be. */
+    GDS_KV_LEVEL_FILE = 0,
+    /**
+     * By a mapping of a file in persistent memory, with cache-line flushes. Refused with
+     * GDS_STATUS_NOT_SUPPORTED where the file system does not map with MAP_SYNC.
+     */
+    GDS_KV_LEVEL_DAX = 1,
+};
+
 /**
  * Changes that will be one commit. Made by gds_kv_batch_create(), given back to
  * gds_kv_batch_destroy().
@@ -3733,6 +3744,10 @@ typedef struct gds_kv_config_t {
     int32_t ordered;
     /** Zero. */
     uint32_t reserved;
+    /** How the store is reached this time, a gds_kv_level_t. */
+    int32_t level;
+    /** Zero. */
+    uint32_t reserved_2;
 } gds_kv_config_t;
 
 /**
@@ -3810,6 +3825,13 @@ typedef struct gds_kv_repair_report_t {
     uint64_t lost;
     /** What that reason had to say, cut to fit; "" if there was none. */
     char reason[256];
+    /** Keys of values whose place only a summary of a segment told. */
+    uint64_t from_summaries;
+    /**
+     * Keys that the store has now and that may have been deleted: no log says that what
+     * was found is the newest, and a delete was stored after it was written.
+     */
+    uint64_t uncertain;
 } gds_kv_repair_report_t;
 
 /**
@@ -3855,7 +3877,8 @@ gds_status_t gds_kv_config_init(void *config_out, size_t size) GDS_NOEXCEPT;
  * @param kv_out  give it to gds_kv_close() once.
  * @return GDS_STATUS_INVALID_CONFIG: the message names the field;
  *         GDS_STATUS_UNSUPPORTED_FILE: it holds something else, or is a directory;
- *         GDS_STATUS_NOT_SUPPORTED: a newer format; GDS_STATUS_CORRUPTED: what was durable
+ *         GDS_STATUS_NOT_SUPPORTED: a newer format, or not the `level` that was asked for;
+ *         GDS_STATUS_CORRUPTED: what was durable
  *         is not what was written, gds_last_error() tells where; GDS_STATUS_NO_SPACE;
  *         GDS_STATUS_NOT_FOUND; GDS_STATUS_PERMISSION_DENIED; GDS_STATUS_IO: also when it
  *         is open already or, with `exclusive`, there; GDS_STATUS_INVALID_ARGUMENT;
@@ -4197,9 +4220,10 @@ gds_status_t gds_kv_scan_next_key(gds_kv_scan_t *scan,
 GDS_API void gds_kv_scan_close(gds_kv_scan_t *scan) GDS_NOEXCEPT;
 
 #define GDS_KV_CONFIG_INIT                                                                 \
-    { sizeof(gds_kv_config_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { sizeof(gds_kv_config_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define GDS_KV_REPORT_INIT { sizeof(gds_kv_report_t), 0, 0, 0, 0 }
-#define GDS_KV_REPAIR_REPORT_INIT { sizeof(gds_kv_repair_report_t), 0, 0, 0, 0, 0, { 0 } }
+#define GDS_KV_REPAIR_REPORT_INIT                                                          \
+    { sizeof(gds_kv_repair_report_t), 0, 0, 0, 0, 0, { 0 }, 0, 0 }
 
 /* ==== Key-value store: the whole ====================================================== */
 
@@ -4273,13 +4297,22 @@ typedef struct gds_kv_stats_t {
     uint64_t cache_misses;
     /** Bytes of pages in the cache. */
     uint64_t cache_bytes;
-    /** Scattered reads handed to the kernel at once. */
+    /**
+     * Reads of several pieces that were handed over at once: those of values above 1 MiB
+     * and of values in several places. Each piece is one of `reads`.
+     */
     uint64_t vectored_reads;
-    /** Gathered writes handed to the kernel at once. */
+    /**
+     * Gathered writes: none. What is small is copied together, and coalesced_writes counts
+     * it; what is large is written from where it lies.
+     */
     uint64_t vectored_writes;
     /** Pages that were joined with others into one write. */
     uint64_t coalesced_writes;
-    /** Operations through io_uring: none, its disk calls block. */
+    /**
+     * Operations through io_uring: the pieces of vectored_reads, where the system has it.
+     * All others are calls that block.
+     */
     uint64_t io_uring_ops;
     /** Checksums of values and pages by the processor's instruction. */
     uint64_t hardware_crc_ops;
@@ -4323,6 +4356,18 @@ typedef struct gds_kv_stats_t {
     uint64_t elapsed_ns;
     /** What that failure had to say, cut to fit; "" if there was none. */
     char background_error[256];
+    /**
+     * Gets into host memory, but not of snapshots and scans: how long they took; about one
+     * in 64 is measured.
+     */
+    gds_kv_latency_t get_latency;
+    /** Puts until they were durable: how long they took. */
+    gds_kv_latency_t put_latency;
+    /**
+     * Puts until they were visible, by gds_kv_put_async(): how long they took; about one in
+     * 64 is measured.
+     */
+    gds_kv_latency_t put_async_latency;
 } gds_kv_stats_t;
 
 /**
@@ -4403,7 +4448,8 @@ gds_status_t gds_kv_stats(const gds_kv_t *kv, gds_kv_stats_t *stats_out) GDS_NOE
     { sizeof(gds_kv_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
       0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
       { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 },          \
-      { 0, 0, 0, 0, 0 }, 0, { 0 } }
+      { 0, 0, 0, 0, 0 }, 0, { 0 }, { 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0 },                   \
+      { 0, 0, 0, 0, 0 } }
 
 /* ==== Key-value store: device memory ================================================== */
 

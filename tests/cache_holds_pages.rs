@@ -9,7 +9,8 @@ use std::sync::Barrier;
 use cached::*;
 use common::*;
 use gds_rs::ErrorKind;
-use gds_rs::cache::{Cache, CacheConfig, Page, PolicyKind};
+use gds_rs::cache::{Cache, CacheConfig, Page, PolicyKind, Presence};
+use gds_rs::engine::MemoryKind;
 use gds_rs::io::fault::FaultPlan;
 
 #[test]
@@ -265,4 +266,102 @@ fn tokens_stand_for_pages_and_wrong_ones_are_answered() {
         assert!(cache.mark_token(wrong).is_err());
     }
     assert_eq!(cache.stats().pinned, 0);
+}
+
+#[test]
+fn pages_that_are_terabytes_apart_are_different_pages() {
+    let folder = Folder::new();
+    let (path, data) = folder.file("a", 2 * PAGE as usize);
+    let (other_path, _) = folder.file("b", PAGE as usize);
+    let context = context();
+    let (file, other) = (open(&context, &path), open(&context, &other_path));
+    let cache = cache(&context, 64);
+    // 2^40 pages, where the table's short names end.
+    let stretch = PAGE << 40;
+    let places: Vec<u64> = (0..5).map(|i| i * stretch + PAGE).collect();
+    for at in &places {
+        assert!(cache.try_get(&file, *at).is_none());
+        assert_eq!(cache.presence(&file, *at), Presence::Absent);
+    }
+    let mut held: Vec<Page> = Vec::new();
+    for at in &places {
+        let page = cache.get(&file, *at).expect("a page");
+        let size = if *at == PAGE { PAGE } else { 0 };
+        assert_eq!((page.offset(), u64::from(page.size())), (*at, size));
+        held.push(page);
+        assert!(cache.try_get(&other, *at).is_none(), "that is another file");
+    }
+    assert!(look(&held[0], PAGE) == &data[PAGE as usize..]);
+    let mut addresses: Vec<u64> = held.iter().map(Page::address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), places.len());
+    for (at, page) in places.iter().zip(&held) {
+        let again = cache.try_get(&file, *at).expect("it is there");
+        assert_eq!((again.address(), again.offset()), (page.address(), *at));
+        assert_eq!(cache.presence(&file, *at), Presence::Resident);
+    }
+    assert_eq!(cache.stats().misses, places.len() as u64);
+    let ranges: Vec<(u64, u64)> = places.iter().map(|at| (*at, PAGE)).collect();
+    assert_eq!(cache.hot_ranges(&file), ranges);
+    drop(held);
+    assert_eq!(cache.invalidate(&file, places[3], PAGE).expect("went"), 1);
+    assert!(cache.try_get(&file, places[3]).is_none());
+    assert!(cache.try_get(&file, places[4]).is_some());
+}
+
+#[test]
+fn a_file_that_comes_after_one_that_went_never_finds_its_pages() {
+    let folder = Folder::new();
+    let context = context();
+    let config = CacheConfig {
+        host_bytes: 64 * PAGE,
+        ..config(16)
+    };
+    let cache = Cache::open(&context, config).expect("a cache opens");
+    let pages = 24;
+    for round in 0..20 {
+        let path = folder.path("a");
+        // Another file each time, in the place of one that nobody has open but, maybe, the cache.
+        let _ = std::fs::remove_file(&path);
+        let data = pattern(pages * PAGE as usize, round);
+        std::fs::write(&path, &data).expect("a file can be written");
+        let file = open(&context, &path);
+        assert!(cache.hot_ranges(&file).is_empty());
+        for (at, bytes) in data.chunks(PAGE as usize).enumerate() {
+            let at = at as u64 * PAGE;
+            assert!(cache.try_get(&file, at).is_none(), "round {round}, {at}");
+            let page = cache.get(&file, at).expect("a page");
+            assert!(look(&page, PAGE) == bytes, "round {round}, {at}");
+        }
+        if round % 2 == 0 {
+            // The host tier may keep pages of a file that nobody has open.
+            drop(file);
+            let last = folder.path("last");
+            std::fs::write(&last, pattern(16 * PAGE as usize, 99)).expect("it can be written");
+            let last = open(&context, &last);
+            cache.warm(&last, &[(0, 16 * PAGE)]).expect("they come");
+        }
+    }
+}
+
+#[test]
+fn a_short_page_tells_its_bytes_and_a_page_that_grew_tells_more() {
+    let folder = Folder::new();
+    let (path, _) = folder.file("a", 100);
+    let context = context();
+    let file = open_both(&context, &path);
+    let cache = cache(&context, 16);
+    assert_eq!(cache.get(&file, 0).expect("a page").size(), 100);
+    assert_eq!(cache.try_get(&file, 0).expect("there").size(), 100);
+    let from = context.alloc(MemoryKind::Pinned, PAGE).expect("memory");
+    cache.put(&file, 200, &from, 0, 300).expect("put");
+    assert_eq!(cache.try_get(&file, 0).expect("there").size(), 500);
+    cache.put(&file, 0, &from, 0, 50).expect("put");
+    assert_eq!(cache.try_get(&file, 0).expect("there").size(), 500);
+    cache.put(&file, 4000, &from, 0, 96).expect("put");
+    assert_eq!(cache.try_get(&file, 0).expect("there").size(), PAGE as u32);
+    assert_eq!(cache.flush(Some(&file)).expect("written"), PAGE);
+    assert_eq!(file.size().expect("a size"), PAGE);
+    assert_eq!(cache.try_get(&file, 0).expect("there").size(), PAGE as u32);
 }

@@ -236,6 +236,14 @@ fn refusals_are_one_line_with_a_code() {
         &["kv", "scan", "s", "--from", "b", "--to", "a"],
         &["--from"],
     );
+    // The folder of the tests is on no persistent memory.
+    fails(
+        &folder,
+        1,
+        &["kv", "create", "t", "--level", "dax"],
+        &["MAP_SYNC", "-o dax"],
+    );
+    assert!(!folder.path("t").exists());
     fails(&folder, 1, &["kv", "create", "."], &["."]);
     fails(&folder, 1, &["kv", "create", "/dev/null"], &["/dev/null"]);
     put_bytes(&folder, "k", b"abc");

@@ -336,3 +336,31 @@ fn statistics_add_up() {
     assert!(stats.elapsed_ns > 0 && stats.peak_iops >= stats.iops);
     assert!(stats.segments >= stats.segments_free && stats.size_bytes > 500_000);
 }
+
+#[test]
+fn persistent_memory_is_asked_for_and_refused_where_there_is_none() {
+    let folder = common::Folder::new();
+    let path = folder.path("store");
+    let name = CString::new(path.to_str().expect("text")).expect("a name");
+    let open = |level: i32, reserved_2: u32| {
+        let mut config: gds_kv_config_t = sized();
+        config.level = level;
+        config.reserved_2 = reserved_2;
+        let mut kv = null_mut();
+        // SAFETY: live places.
+        let status = unsafe { gds_kv_open(name.as_ptr(), &raw const config, &raw mut kv) };
+        // SAFETY: NULL or a handle of ours.
+        unsafe { gds_kv_close(kv) };
+        status
+    };
+    let dax = gds_kv_level_t::GDS_KV_LEVEL_DAX as i32;
+    assert_eq!(open(dax, 0), gds_status_t::GDS_STATUS_NOT_SUPPORTED);
+    assert!(!path.exists());
+    for (level, reserved) in [(2, 0), (-1, 0), (0, 1)] {
+        assert_eq!(
+            open(level, reserved),
+            gds_status_t::GDS_STATUS_INVALID_CONFIG
+        );
+    }
+    ok(open(gds_kv_level_t::GDS_KV_LEVEL_FILE as i32, 0));
+}

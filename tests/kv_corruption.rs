@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gds_rs::ErrorKind;
+use gds_rs::base::crc::crc32c;
 use gds_rs::kv::disk::{BLOCK, Blocks, Disk};
 use gds_rs::kv::selftest::{Map, contents};
 use gds_rs::kv::sim::SimDisk;
@@ -400,4 +401,38 @@ fn what_is_refused_can_be_read_around() {
     want.insert(key.clone(), b"new".to_vec());
     assert!(contents(&store).expect("whole again") == want);
     assert!(store.verify().expect("a report").is_clean());
+}
+
+/// A block of the index says its number, and the superblock says the number of the first: where
+/// there is only one block, nothing else could tell that it is another one.
+#[test]
+fn another_block_in_place_of_the_only_one_of_the_index_is_found() {
+    let disk = Arc::new(SimDisk::new(0));
+    disk.record(false);
+    let store = Store::create_on(disk.clone(), config()).expect("a store");
+    store.put(b"key", &[1; 9000]).expect("put");
+    store.close().expect("closed");
+    let mut superblock = Superblock::read_quorum(&*disk).expect("a superblock");
+    let [part] = superblock.meta[..] else {
+        panic!("{superblock:?}");
+    };
+    assert_eq!(part.valid_bytes, BLOCK as u64);
+    let open = || Store::open_on(disk.clone(), config());
+    assert_eq!(open().expect("it is well").keys(), 1);
+    superblock = Superblock::read_quorum(&*disk).expect("a superblock");
+    let place = superblock.geometry.segment_offset(part.segment);
+    let number = superblock.meta_first.expect("it is named");
+    disk.corrupt(place, |block| {
+        assert_eq!(block[16..24], number.to_le_bytes());
+        block[16..24].copy_from_slice(&(number + 9).to_le_bytes());
+        let crc = crc32c(0, &block[8..]);
+        block[4..8].copy_from_slice(&crc.to_le_bytes());
+    });
+    let error = open().expect_err("another block");
+    assert_eq!(error.kind(), ErrorKind::Corrupted, "{error}");
+    assert!(error.to_string().contains("meta log"), "{error}");
+    // It was the number that told: a superblock of an older version does not name it.
+    superblock.meta_first = None;
+    superblock.write(&*disk).expect("written");
+    assert_eq!(open().expect("nothing tells").keys(), 1);
 }

@@ -9,7 +9,7 @@ use gds_rs::ErrorKind;
 use gds_rs::io::fault::{Fault, FaultPlan};
 use gds_rs::io::posix::Posix;
 use gds_rs::io::{Io, OpenMode};
-use gds_rs::kv::disk::{BLOCK, Blocks, Disk, FileDisk};
+use gds_rs::kv::disk::{BLOCK, Blocks, DaxDisk, Disk, FileDisk};
 use gds_rs::kv::sim::{SimDisk, Survivors};
 use gds_rs::kv::superblock::Superblock;
 use gds_rs::kv::wal::Wal;
@@ -20,6 +20,14 @@ const SIZE: u64 = 256 << 10;
 
 fn file(folder: &common::Folder, name: &str, io: Arc<dyn Io>) -> FileDisk {
     let disk = FileDisk::open(&folder.path(name), OpenMode::create(), io).expect("opens");
+    disk.resize(SIZE).expect("grows");
+    disk
+}
+
+/// What persistent memory is used through, over an ordinary file.
+fn mapped(folder: &common::Folder, name: &str) -> DaxDisk {
+    let file = FileDisk::open(&folder.path(name), OpenMode::create(), Arc::new(Posix));
+    let disk = DaxDisk::without_durability(file.expect("opens")).expect("mapped");
     disk.resize(SIZE).expect("grows");
     disk
 }
@@ -40,6 +48,7 @@ fn all(folder: &common::Folder) -> Vec<Box<dyn Disk>> {
             "shaky",
             Arc::new(Fault::new(Arc::new(Posix), shaky)),
         )),
+        Box::new(mapped(folder, "mapped")),
     ]
 }
 
@@ -56,6 +65,58 @@ fn what_is_written_is_read() {
             let part = &got[index * BLOCK..(index + 1) * BLOCK];
             assert_eq!(part, &stamp(number, 1)[..], "{disk:?} block {index}");
         }
+    }
+}
+
+#[test]
+fn many_pieces_are_read_at_once_whole_or_not_at_all() {
+    let folder = common::Folder::new();
+    let size = 2 * BLOCK;
+    let shaky = |inner| -> Arc<dyn Io> {
+        let interrupted = 0.3;
+        Arc::new(Fault::new(
+            inner,
+            FaultPlan {
+                interrupted,
+                ..FaultPlan::default()
+            },
+        ))
+    };
+    let disks: [Box<dyn Disk>; 5] = [
+        Box::new(SimDisk::new(SIZE)),
+        Box::new(file(&folder, "posix", Arc::new(Posix))),
+        Box::new(file(&folder, "best", gds_rs::io::best())),
+        Box::new(file(&folder, "shaky", shaky(Arc::new(Posix)))),
+        Box::new(file(&folder, "shaky best", shaky(gds_rs::io::best()))),
+    ];
+    for disk in disks {
+        for number in 0..32 {
+            disk.write(number * size as u64, &stamp(number, 2))
+                .expect("written");
+        }
+        // More than a queue takes, from two threads that take turns, in no order.
+        for _ in 0..2 {
+            let read = || {
+                let mut memory = Blocks::new(32 * size).expect("memory");
+                let parts = memory.chunks_mut(size).enumerate();
+                let mut pieces: Vec<_> = parts
+                    .map(|(n, part)| ((n * 7 % 32 * size) as u64, part))
+                    .collect();
+                let by_uring = disk.read_many(&mut pieces).expect("read");
+                assert!(by_uring <= 32, "{disk:?}: {by_uring}");
+                for (n, part) in memory.chunks(size).enumerate() {
+                    assert_eq!(part, &stamp(n as u64 * 7 % 32, 2)[..], "{disk:?} {n}");
+                }
+            };
+            read();
+            std::thread::scope(|scope| scope.spawn(read).join().expect("the thread ends"));
+        }
+        let mut memory = Blocks::new(2 * BLOCK).expect("memory");
+        let (first, second) = memory.split_at_mut(BLOCK);
+        let error = disk.read_many(&mut [(0, first), (SIZE, second)]);
+        let error = error.expect_err("past the end");
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{disk:?}: {error}");
+        assert_eq!(disk.read_many(&mut []).expect("nothing to do"), 0);
     }
 }
 

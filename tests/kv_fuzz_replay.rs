@@ -63,7 +63,7 @@ fn corpus(target: Target) -> PathBuf {
     folder.join(target.name())
 }
 
-/// Inputs of a real store: its superblock, its log, its pages and index blocks.
+/// Inputs of a real store: its superblock, its log, its pages, index blocks and summaries.
 fn made(target: Target) -> Vec<Vec<u8>> {
     let disk = Arc::new(SimDisk::new(0));
     disk.record(false);
@@ -116,6 +116,14 @@ fn made(target: Target) -> Vec<Vec<u8>> {
         Target::Superblock => vec![read(0, BLOCK), read(geometry.spacing, BLOCK)],
         Target::Page => starting(b"GKVP", 32 << 10, 16),
         Target::Meta => starting(b"GKVM", 32 << 10, 24),
+        Target::Summary => {
+            let segment = geometry.segment_bytes;
+            let ends = (1..=geometry.segments_in(copy.size())).map(|n| geometry.segment_offset(n));
+            let all = ends.map(|end| read(end - segment.min(16 << 10), 16 << 10));
+            all.filter(|input| input[input.len() - 64..].starts_with(b"GKVS"))
+                .take(4)
+                .collect()
+        }
         Target::Operations => (0..4).map(|_| random.bytes(129)).collect(),
     }
 }
@@ -153,8 +161,10 @@ fn mutate(input: &[u8], others: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
             bytes.extend(random.bytes(8));
         }
         let at = random.below(bytes.len() as u64) as usize;
-        // Headers are a small part of the bytes and most of what matters.
-        let near = at / BLOCK * BLOCK + 1 + random.below(96) as usize;
+        // Headers, and what ends a summary, are a small part of the bytes and most of what matters.
+        let header = random.below(160) as usize;
+        let ends = if header < 96 { 0 } else { BLOCK - 160 };
+        let near = at / BLOCK * BLOCK + 1 + header + ends;
         let at = if random.below(2) == 0 {
             near.min(bytes.len() - 1)
         } else {
@@ -248,6 +258,11 @@ fn pages() {
 #[test]
 fn index_blocks() {
     replay(Target::Meta, 20_000, 2_000_000);
+}
+
+#[test]
+fn summaries() {
+    replay(Target::Summary, 20_000, 2_000_000);
 }
 
 #[test]

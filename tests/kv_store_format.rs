@@ -3,12 +3,13 @@
 
 mod kv_common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gds_rs::kv::disk::{BLOCK, Blocks, Disk};
 use gds_rs::kv::sim::SimDisk;
 use gds_rs::kv::store::{KvConfig, Store};
+use gds_rs::kv::superblock::{COMPAT_SUMMARIES, Superblock};
 use kv_common::crash::{Map, contents};
 use kv_common::{assert_clean, bytes};
 
@@ -86,9 +87,21 @@ fn segments(disk: &SimDisk) -> Vec<u8> {
     all.to_vec()
 }
 
+fn fixture(name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    fixtures.join(name)
+}
+
+fn assert_can_be_read(golden: Arc<SimDisk>) -> Store {
+    let store = Store::open_on(golden, config()).expect("it opens");
+    assert!(contents(&store).expect("it can be read") == values());
+    assert_clean(&store);
+    store
+}
+
 #[test]
-fn what_version_1_wrote_is_what_is_written_and_read() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kv_store_version_1.bin");
+fn what_version_1_with_summaries_wrote_is_what_is_written_and_read() {
+    let path = fixture("kv_store_version_1_summaries.bin");
     let disk = made();
     if std::env::var_os("GDS_BLESS").is_some() {
         std::fs::write(&path, packed(&disk)).expect("written");
@@ -96,9 +109,37 @@ fn what_version_1_wrote_is_what_is_written_and_read() {
     let golden = unpacked(&std::fs::read(&path).expect("the golden file"));
     assert!(
         segments(&golden) == segments(&disk),
-        "the format changed: it needs a new version"
+        "the format changed: it needs a new version, or a feature bit"
     );
-    let store = Store::open_on(golden, config()).expect("it opens");
-    assert!(contents(&store).expect("it can be read") == values());
+    assert_can_be_read(golden);
+}
+
+/// Written before there were summaries, and before the superblock named the first block of the
+/// meta log.
+#[test]
+fn what_the_first_version_1_wrote_opens_and_takes_more() {
+    let golden = unpacked(&std::fs::read(fixture("kv_store_version_1.bin")).expect("the file"));
+    let before = Superblock::read_quorum(&*golden).expect("a superblock");
+    assert_eq!((before.compat, before.meta_first), (0, None));
+    let store = assert_can_be_read(Arc::clone(&golden));
+    store.put(b"new", &bytes(9, 9000)).expect("works");
+    store.close().expect("works");
+    let after = Superblock::read_quorum(&*golden).expect("a superblock");
+    assert_eq!(after.compat, COMPAT_SUMMARIES);
+    assert!(after.meta_first.is_some());
+    assert_eq!(after.newest_delete, None, "what came before is not known");
+    let store = Store::open_on(golden, config()).expect("it opens again");
+    assert_eq!(store.keys(), values().len() as u64 + 1);
     assert_clean(&store);
+}
+
+/// An older version writes zeros where the superblock names the first block of the meta log, and
+/// keeps the features.
+#[test]
+fn what_an_older_version_wrote_on_top_opens() {
+    let disk = made();
+    let mut superblock = Superblock::read_quorum(&*disk).expect("a superblock");
+    (superblock.meta_first, superblock.newest_delete) = (None, None);
+    superblock.write(&*disk).expect("written");
+    assert_can_be_read(disk);
 }

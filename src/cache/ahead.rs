@@ -14,10 +14,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::core::{Coming, Core};
 use super::fill::{Fill, Outcome};
+use super::key::Key;
 use super::policy::Insert;
 use super::shard::Terms;
 use super::stats::count;
-use super::table::Key;
 use super::word::PREFETCHED;
 use crate::engine::{File, Operation, Options, Ticket, Transfer};
 use crate::error::{Error, ErrorKind, Result};
@@ -188,10 +188,7 @@ impl<'a> Ahead<'a> {
             if self.is_full() {
                 break;
             }
-            let key = Key {
-                file: self.file.identity(),
-                page,
-            };
+            let key = self.core.stretches.key(self.file, page)?;
             match self.take(key) {
                 Ok(Some(coming)) => self.add(coming)?,
                 Ok(None) => {}
@@ -208,7 +205,7 @@ impl<'a> Ahead<'a> {
         let mut guard = core.shard(number).lock();
         loop {
             let in_host = || core.host.as_ref().is_some_and(|host| host.contains(key));
-            if core.table.find(key, key.hash()).is_some() || in_host() {
+            if core.table.find(key.name).is_some() || in_host() {
                 return Ok(None);
             }
             let mut terms = Terms {

@@ -143,14 +143,14 @@ impl Cache {
         let core = &self.0.core;
         core.files.tell(file)?;
         for part in self.parts(offset, size) {
-            let key = core.key(file, part.page);
+            let key = core.key(file, part.page)?;
             let at = from_offset + part.done;
             let source = match part.size == core.page_size() {
                 true => Source::Buffer(from, at),
                 false => Source::File,
             };
             let pinned = core.obtain(file, key, source)?;
-            let page = Page::new(core, (pinned.slot, pinned.frame), part.page, true);
+            let page = Page::new(self.1, core.held(pinned), part.page, true);
             if matches!(source, Source::Buffer(..)) && pinned.fresh {
                 continue;
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Relaxed},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use parking_lot::Mutex;
@@ -15,11 +15,12 @@ use super::files::{FileState, Files};
 use super::fill::{Fill, Outcome};
 use super::flusher::FlushQueue;
 use super::host_tier::HostTier;
+use super::key::{Key, Stretches};
 use super::policy::{self, Insert};
 use super::shard::{Frame, Guard, Shard};
 use super::stats::{CacheStats, Counters, count};
-use super::table::{Key, Slot, Table};
-use super::word::{DIRTY, ORPHAN, PREFETCHED, VALID, WRITABLE};
+use super::table::{Slot, Table};
+use super::word::{DIRTY, ORPHAN, PREFETCHED, SHORT, State, VALID, WRITABLE};
 use crate::base::clock::now_ns;
 use crate::engine::{Buffer, Context, Copy, File, MemoryKind};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +38,10 @@ pub(super) struct Core {
     pub(super) frames_per_shard: u32,
     pub(super) shards: Box<[Shard]>,
     pub(super) files: Files,
+    pub(super) stretches: Stretches,
+    /// Bytes of each frame's page that are the file's; the rest is zero. Looked at only where the
+    /// page word says SHORT, so that a hit reads no second cache line.
+    valid: Box<[AtomicU32]>,
     pub(super) counters: Counters,
     /// The policy wants to be told of hits.
     pub(super) wants_hits: bool,
@@ -100,6 +105,10 @@ impl Core {
                 .map(|policy| Shard::new(frames_per_shard, policy))
                 .collect(),
             files: Files::default(),
+            stretches: Stretches::default(),
+            valid: (0..frames_per_shard as usize * shards)
+                .map(|_| AtomicU32::new(0))
+                .collect(),
             counters: Counters::default(),
             wants_hits,
             host,
@@ -129,18 +138,42 @@ impl Core {
         self.config.file_limit_bytes >> self.shift
     }
 
+    /// The page that holds `offset`.
+    ///
+    /// # Errors
+    /// As `Stretches::key`.
+    pub(super) fn key(&self, file: &File, offset: u64) -> Result<Key> {
+        self.stretches.key(file, offset >> self.shift)
+    }
+
+    /// The page that a frame of a shard holds or gets.
+    pub(super) fn key_of(&self, guard: &Guard<'_>, local: u32) -> Option<Key> {
+        let frame = &guard.frames[local as usize];
+        Some(Key {
+            file: frame.file.as_ref()?.number(),
+            page: frame.page,
+            name: self.table.slot(frame.slot?).name(),
+        })
+    }
+
+    /// Bytes of a page that are the file's, by what its word said.
     #[inline(always)]
-    pub(super) fn key(&self, file: &File, offset: u64) -> Key {
-        Key {
-            file: file.identity(),
-            page: offset >> self.shift,
+    pub(super) fn valid(&self, state: State) -> u32 {
+        if state.has(SHORT) {
+            return self.valid[state.frame() as usize].load(Acquire);
         }
+        self.config.page_size
     }
 
     /// Where a frame is in the memory of the cache, bytes.
     #[inline(always)]
     pub(super) fn place(&self, frame: u32) -> u64 {
         u64::from(frame) << self.shift
+    }
+
+    /// The slot of a page that the caller holds, and what its word says now.
+    pub(super) fn held(&self, pinned: Pinned) -> (u32, State) {
+        (pinned.slot, self.table.slot(pinned.slot).word.state())
     }
 
     pub(super) fn shard_of(&self, key: Key) -> u32 {
@@ -177,7 +210,7 @@ impl Core {
     ) -> Result<Coming> {
         let shard = self.shard_of(key);
         let hash = key.hash();
-        let Some(slot) = self.table.insert(key, hash, self.global(shard, local)) else {
+        let Some(slot) = self.table.insert(key.name, self.global(shard, local)) else {
             guard.free.push(local);
             self.files.leave(&file);
             let text = "the page table has no place for a page that has a frame";
@@ -189,6 +222,7 @@ impl Core {
         let fill = Arc::new(Fill::default());
         guard.frames[local as usize] = Frame {
             slot: Some(slot),
+            page: key.page,
             file: Some(file.clone()),
             fill: Some(fill.clone()),
             due: 0,
@@ -246,7 +280,11 @@ impl Core {
                 if coming.file.is_writable() {
                     flags |= WRITABLE;
                 }
-                slot.set_valid(valid);
+                if valid < self.config.page_size {
+                    flags |= SHORT;
+                    let frame = self.global(coming.shard, coming.local);
+                    self.valid[frame as usize].store(valid, Release);
+                }
                 slot.word.publish(pins + waiters, flags & !DIRTY);
                 if flags & DIRTY != 0 {
                     self.set_dirty(&mut guard, coming.shard, coming.local);
@@ -263,6 +301,19 @@ impl Core {
         };
         shard.changed.notify_all();
         result
+    }
+
+    /// A pinned page now has at least so many bytes. Under the shard's lock.
+    pub(super) fn extend_valid(&self, slot: &Slot, valid: u32) {
+        let state = slot.word.state();
+        if !state.has(SHORT) {
+            return;
+        }
+        if valid >= self.config.page_size {
+            slot.word.clear(SHORT);
+        } else {
+            self.valid[state.frame() as usize].fetch_max(valid, Release);
+        }
     }
 
     /// Marks a page that is there as changed, and has it written in time.
@@ -292,7 +343,7 @@ impl Core {
 
     /// Pages as they are now: (resident, pinned, dirty).
     fn census(&self) -> (u64, u64, u64) {
-        let states = self.table.slots().iter().map(|slot| slot.word.state());
+        let states = self.table.slots().map(|slot| slot.word.state());
         states.filter(|s| s.has(VALID)).fold((0, 0, 0), |n, s| {
             let one = |is: bool| u64::from(is);
             (n.0 + 1, n.1 + one(s.pins() > 0), n.2 + one(s.has(DIRTY)))

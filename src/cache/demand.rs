@@ -2,10 +2,10 @@
 
 use super::core::{Coming, Core, Pinned};
 use super::fill::{Outcome, unbroken};
+use super::key::Key;
 use super::policy::Insert;
 use super::shard::Terms;
 use super::stats::count;
-use super::table::Key;
 use super::word::{DIRTY, PREFETCHED, REF, State, VALID, WRITABLE};
 use crate::engine::{Buffer, Copy, File};
 use crate::error::{Error, ErrorKind, Result};
@@ -57,7 +57,7 @@ impl Core {
         let mut missed = false;
         let mut guard = shard.lock();
         loop {
-            if let Some(slot) = self.table.find(key, key.hash()) {
+            if let Some(slot) = self.table.find(key.name) {
                 let word = &self.table.slot(slot).word;
                 let now = word.state();
                 if now.has(VALID) {
@@ -201,15 +201,15 @@ impl Core {
     /// Marks a pinned page as changed; it now has at least `valid` bytes.
     pub(super) fn change(&self, slot: u32, valid: u32) {
         let place = self.table.slot(slot);
-        let (key, state) = (place.key(), place.word.state());
-        let shard = self.shard_of(key);
+        let shard = self.table.shard_of_slot(slot);
         let mut guard = self.shard(shard).lock();
-        place.extend_valid(valid);
-        let local = self.local(state.frame());
-        if let Some(file) = &guard.frames[local as usize].file
+        self.extend_valid(place, valid);
+        let local = self.local(place.word.state().frame());
+        let frame = &guard.frames[local as usize];
+        if let Some(file) = &frame.file
             && valid > 0
         {
-            file.extend((key.page << self.shift) + u64::from(valid));
+            file.extend((frame.page << self.shift) + u64::from(valid));
         }
         self.set_dirty(&mut guard, shard, local);
     }

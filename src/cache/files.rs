@@ -10,7 +10,7 @@ use std::sync::atomic::{
 
 use parking_lot::Mutex;
 
-use super::table::Key;
+use super::key::Key;
 use crate::engine::File;
 use crate::error::{Error, Result};
 
@@ -31,6 +31,11 @@ pub(super) struct FileState {
 }
 
 impl FileState {
+    /// Its `File::identity`.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// A file to write pages to.
     pub(super) fn file(&self) -> File {
         self.file.lock().clone()

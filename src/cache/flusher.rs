@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::core::Core;
-use super::table::Key;
+use super::key::Key;
 use super::word::{DIRTY, VALID};
 use crate::base::clock::now_ns;
 
@@ -96,7 +96,7 @@ impl Core {
             return None;
         }
         let (_, slot) = self.slot_of(&guard, local)?;
-        let (key, state) = (slot.key(), slot.word.state());
+        let state = slot.word.state();
         if !state.has(VALID | DIRTY) {
             return None;
         }
@@ -104,6 +104,6 @@ impl Core {
             self.plan_again(&mut guard, shard, local);
             return None;
         }
-        Some(key)
+        self.key_of(&guard, local)
     }
 }

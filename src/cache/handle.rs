@@ -8,9 +8,10 @@ use std::thread::JoinHandle;
 use super::ahead::{self, Ahead};
 use super::core::Core;
 use super::demand::Source;
-use super::table::Key;
+use super::key::{Key, Name};
+use super::table::Anchor;
 use super::word::{PREFETCHED, REF, VALID, WRITABLE};
-use super::{CacheConfig, CacheStats, Page, flusher};
+use super::{CacheConfig, CacheStats, Page, flusher, page};
 use crate::base::limits;
 use crate::engine::{Context, File};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,7 +34,7 @@ pub enum Presence {
 /// changed pages are written once more (call `flush` before to learn of errors), and its threads
 /// end.
 #[derive(Clone)]
-pub struct Cache(pub(super) Arc<Handle>);
+pub struct Cache(pub(super) Arc<Handle>, pub(super) Anchor<Core>);
 
 pub(super) struct Handle {
     pub(super) core: Arc<Core>,
@@ -69,7 +70,7 @@ impl Cache {
                 })?;
             handle.threads.push(thread);
         }
-        Ok(Self(Arc::new(handle)))
+        Ok(Self(Arc::new(handle), Anchor::new(&core)))
     }
 
     /// How it was configured.
@@ -103,7 +104,7 @@ impl Cache {
     /// What `get` gives at once: a page that is there, while there is nothing to tell.
     #[inline(always)]
     pub(crate) fn hit(&self, file: &File, offset: u64) -> Option<Page> {
-        if self.0.core.files.any_error() {
+        if self.1.files.any_error() {
             return None;
         }
         self.find(file, offset)
@@ -118,9 +119,13 @@ impl Cache {
 
     #[inline(always)]
     fn find(&self, file: &File, offset: u64) -> Option<Page> {
-        let core = &self.0.core;
-        let key = core.key(file, offset);
-        let (slot, state) = core.table.pin(key, key.hash())?;
+        let core = &*self.1;
+        let page = offset >> core.shift;
+        let name = match Name::near(file.index(), page) {
+            Some(name) => name,
+            None => core.stretches.known(file, page)?.name,
+        };
+        let (slot, state) = core.table.pin(name)?;
         core.counters.hit();
         let writable = file.mode().write;
         let wanted = if writable { REF | WRITABLE } else { REF };
@@ -130,8 +135,12 @@ impl Cache {
         if core.wants_hits {
             core.tell_hit(state.frame());
         }
-        let place = (slot, state.frame());
-        Some(Page::new(core, place, key.page << core.shift, writable))
+        Some(Page::new(
+            self.1,
+            (slot, state),
+            page << core.shift,
+            writable,
+        ))
     }
 
     #[cold]
@@ -143,11 +152,11 @@ impl Cache {
 
     fn obtain(&self, file: &File, offset: u64, source: Source<'_>) -> Result<Page> {
         let core = &self.0.core;
-        let key = core.key(file, offset);
+        let key = core.key(file, offset)?;
         let pinned = core.obtain(file, key, source)?;
-        let place = (pinned.slot, pinned.frame);
+        let place = core.held(pinned);
         let writable = file.mode().write;
-        Ok(Page::new(core, place, key.page << core.shift, writable))
+        Ok(Page::new(self.1, place, key.page << core.shift, writable))
     }
 
     /// Pins the page that holds `offset`, which the caller will overwrite whole: nothing is read,
@@ -161,13 +170,13 @@ impl Cache {
         core.files.tell(file)?;
         check_offset(offset)?;
         check_writable(file)?;
-        let key = core.key(file, offset);
+        let key = core.key(file, offset)?;
         let pinned = core.obtain(file, key, Source::Caller)?;
         if !pinned.fresh {
             core.change(pinned.slot, core.config.page_size);
         }
-        let place = (pinned.slot, pinned.frame);
-        Ok(Page::new(core, place, key.page << core.shift, true))
+        let place = core.held(pinned);
+        Ok(Page::new(self.1, place, key.page << core.shift, true))
     }
 
     /// Starts to read the absent pages of a range, up to the end of the file, and does not wait.
@@ -214,8 +223,10 @@ impl Cache {
     #[must_use]
     pub fn presence(&self, file: &File, offset: u64) -> Presence {
         let core = &self.0.core;
-        let key = core.key(file, offset);
-        match core.table.find(key, key.hash()) {
+        let Some(key) = core.stretches.known(file, offset >> core.shift) else {
+            return Presence::Absent;
+        };
+        match core.table.find(key.name) {
             Some(slot) if core.table.slot(slot).word.state().has(VALID) => Presence::Resident,
             Some(_) => Presence::Reading,
             None if core.host.as_ref().is_some_and(|h| h.contains(key)) => Presence::Resident,
@@ -344,7 +355,16 @@ impl Cache {
     /// `InvalidArgument` when no page of that token is held, as far as can be told: another holder
     /// of the same page hides a second release.
     pub fn release_token(&self, token: u64) -> Result<()> {
-        self.0.core.release_token(token)
+        if !self.try_release(token) {
+            return Err(page::not_held());
+        }
+        Ok(())
+    }
+
+    /// As `release_token`, for calls of nanoseconds: says whether the page was held.
+    #[inline]
+    pub(crate) fn try_release(&self, token: u64) -> bool {
+        self.1.release_token(token)
     }
 
     /// As `Page::mark_dirty`, for a page that `Page::into_token` let go of.

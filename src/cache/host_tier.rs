@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use parking_lot::Mutex;
 
-use super::table::Key;
+use super::key::Key;
 use crate::engine::{Buffer, Context, MemoryKind};
 use crate::error::Result;
 

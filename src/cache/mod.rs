@@ -24,6 +24,7 @@ mod fill;
 mod flusher;
 mod handle;
 mod host_tier;
+mod key;
 mod page;
 pub mod policy;
 mod room;

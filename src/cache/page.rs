@@ -1,11 +1,10 @@
 //! A page in somebody's hands.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::core::Core;
 use super::table::{Anchor, Slot};
-use super::word::{DIRTY, ORPHAN};
+use super::word::{DIRTY, ORPHAN, State};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A page of a file in device memory, pinned: it stays where it is until this is dropped. May be
@@ -23,19 +22,20 @@ pub struct Page {
 impl Page {
     #[inline(always)]
     pub(super) fn new(
-        core: &Arc<Core>,
-        (slot, frame): (u32, u32),
+        core: Anchor<Core>,
+        (slot, state): (u32, State),
         offset: u64,
         writable: bool,
     ) -> Self {
+        let frame = state.frame();
         Self {
             address: core.address + core.place(frame),
             offset,
             slot,
-            size: core.table.slot(slot).valid(),
+            size: core.valid(state),
             frame,
             writable,
-            core: Anchor::new(core),
+            core,
         }
     }
 
@@ -108,19 +108,17 @@ impl Core {
     #[inline]
     fn slot_of_token(&self, token: u64) -> Option<(u32, u32, &Slot)> {
         let (slot, frame) = of_token(token)?;
-        let known = self.table.slots().get(slot as usize)?;
+        let known = self.table.get(slot)?;
         Some((slot, frame, known))
     }
 
+    /// Says whether the page was held.
     #[inline]
-    pub(super) fn release_token(&self, token: u64) -> Result<()> {
+    pub(super) fn release_token(&self, token: u64) -> bool {
         let released = self
             .slot_of_token(token)
             .and_then(|(_, frame, known)| known.word.unpin_checked(frame));
-        match released {
-            Some(_) => Ok(()),
-            None => Err(not_held()),
-        }
+        released.is_some()
     }
 
     pub(super) fn mark_token(&self, token: u64) -> Result<()> {
@@ -143,7 +141,7 @@ impl Core {
 }
 
 #[cold]
-fn not_held() -> Error {
+pub(super) fn not_held() -> Error {
     let text = "the page was released before or never came from this cache";
     Error::new(ErrorKind::InvalidArgument, text)
 }

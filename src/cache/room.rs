@@ -7,10 +7,10 @@ use parking_lot::MutexGuard;
 
 use super::core::Core;
 use super::fill::{Fill, Outcome};
+use super::key::Key;
 use super::shard::{Guard, Terms};
 use super::stats::count;
-use super::table::Key;
-use super::word::{BUSY, DIRTY, PREFETCHED, REF, VALID};
+use super::word::{BUSY, DIRTY, PREFETCHED, REF, State, VALID};
 use crate::engine::{Copy, File};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -70,13 +70,13 @@ impl Core {
     /// Takes an idle clean page out, to the host tier where there is one. `None` when it has been
     /// pinned or changed; else whether the shard was unlocked meanwhile.
     fn evict(&self, guard: &mut Guard<'_>, local: u32, wanted: Option<Key>) -> Option<bool> {
-        let (index, slot) = self.slot_of(guard, local)?;
+        let (_, slot) = self.slot_of(guard, local)?;
         let before = slot.word.begin_evict()?;
         count(&self.counters.evictions);
         if before.has(PREFETCHED) {
             count(&self.counters.prefetch_wasted);
         }
-        let moved = self.demote(guard, local, index, wanted);
+        let moved = self.demote(guard, local, before, wanted);
         self.unlink(guard, local);
         if moved {
             self.shard(before.frame() / self.frames_per_shard)
@@ -87,11 +87,18 @@ impl Core {
     }
 
     /// Copies a page that is on its way out to the host tier. Says whether the shard was unlocked.
-    fn demote(&self, guard: &mut Guard<'_>, local: u32, index: u32, wanted: Option<Key>) -> bool {
-        let slot = self.table.slot(index);
-        let (key, valid) = (slot.key(), slot.valid());
-        let frame = slot.word.state().frame();
+    fn demote(
+        &self,
+        guard: &mut Guard<'_>,
+        local: u32,
+        before: State,
+        wanted: Option<Key>,
+    ) -> bool {
+        let (valid, frame) = (self.valid(before), before.frame());
         let Some(host) = self.host.as_ref().filter(|_| valid > 0) else {
+            return false;
+        };
+        let Some(key) = self.key_of(guard, local) else {
             return false;
         };
         let fill = Arc::new(Fill::default());
@@ -151,7 +158,7 @@ impl Core {
     fn take_page(&self, key: Key) -> (bool, bool) {
         let number = self.shard_of(key);
         let mut guard = self.shard(number).lock();
-        let Some(index) = self.table.find(key, key.hash()) else {
+        let Some(index) = self.table.find(key.name) else {
             return (false, false);
         };
         let word = &self.table.slot(index).word;
@@ -192,7 +199,7 @@ impl Core {
         let shard = self.shard(number);
         let mut guard = shard.lock();
         loop {
-            let index = self.table.find(key, key.hash())?;
+            let index = self.table.find(key.name)?;
             let word = &self.table.slot(index).word;
             let state = word.state();
             if state.has(BUSY) {
@@ -215,8 +222,7 @@ impl Core {
         let mut found = Vec::new();
         for shard in &self.shards {
             let guard = shard.lock();
-            let slots = guard.frames.iter().filter_map(|frame| frame.slot);
-            let keys = slots.map(|slot| self.table.slot(slot).key());
+            let keys = (0..self.frames_per_shard).filter_map(|local| self.key_of(&guard, local));
             found.extend(keys.filter(|k| k.file == file && pages.contains(&k.page)));
         }
         found.sort_unstable();

@@ -8,8 +8,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::files::FileState;
 use super::fill::Fill;
+use super::key::Key;
 use super::policy::{Frames, Policy};
-use super::table::{Key, Table};
+use super::table::Table;
 use super::word::{BUSY, DIRTY, REF};
 
 /// What is in one frame.
@@ -17,6 +18,8 @@ use super::word::{BUSY, DIRTY, REF};
 pub(super) struct Frame {
     /// Its place in the page table; `None` while the frame is empty.
     pub(super) slot: Option<u32>,
+    /// Its page of the file.
+    pub(super) page: u64,
     pub(super) file: Option<Arc<FileState>>,
     /// Where to wait while the page is on its way in or out.
     pub(super) fill: Option<Arc<Fill>>,

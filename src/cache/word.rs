@@ -32,6 +32,8 @@ pub const PREFETCHED: u64 = 1 << 60;
 pub const WRITABLE: u64 = 1 << 61;
 /// The cache was closed while the page was pinned.
 pub const ORPHAN: u64 = 1 << 62;
+/// Fewer bytes of it than a page are the file's; how many is kept beside the table.
+pub const SHORT: u64 = 1 << 63;
 
 /// What the page word needs of an atomic number. All operations order what comes before and
 /// after them as acquire and release do.
@@ -130,6 +132,7 @@ impl fmt::Debug for State {
             (PREFETCHED, "prefetched"),
             (WRITABLE, "writable"),
             (ORPHAN, "orphan"),
+            (SHORT, "short"),
         ];
         for (_, name) in names.iter().filter(|(flag, _)| self.has(*flag)) {
             write!(f, ", {name}")?;

@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::core::Core;
 use super::files::FileState;
 use super::fill::unbroken;
+use super::key::Key;
 use super::shard::Guard;
 use super::stats::count;
-use super::table::Key;
 use super::word::{BUSY, DIRTY, VALID};
 use crate::base::clock::now_ns;
 use crate::engine::{Operation, Options, Transfer};
@@ -85,6 +85,7 @@ impl Core {
         local: u32,
     ) -> Option<Writing> {
         let (index, slot) = self.slot_of(guard, local)?;
+        let key = self.key_of(guard, local)?;
         let frame = &mut guard.frames[local as usize];
         let file = frame.file.clone()?;
         let before = slot.word.begin_write()?;
@@ -93,12 +94,12 @@ impl Core {
             self.dirty.fetch_sub(1, Relaxed);
         }
         Some(Writing {
-            key: slot.key(),
+            key,
             shard,
             local,
             slot: index,
             frame: before.frame(),
-            valid: slot.valid(),
+            valid: self.valid(before),
             file,
         })
     }
@@ -148,15 +149,16 @@ impl Core {
         let mut found = Vec::new();
         for shard in &self.shards {
             let guard = shard.lock();
-            let slots = guard.frames.iter().filter_map(|frame| frame.slot);
-            for slot in slots.map(|index| self.table.slot(index)) {
+            for local in 0..self.frames_per_shard {
+                let Some((_, slot)) = self.slot_of(&guard, local) else {
+                    continue;
+                };
                 let state = slot.word.state();
-                let changed = state.has(DIRTY) || state.has(BUSY);
-                let key = slot.key();
-                if state.has(VALID) && changed && file.is_none_or(|f| f == key.file) {
-                    found.push(key);
+                if state.has(VALID) && (state.has(DIRTY) || state.has(BUSY)) {
+                    found.extend(self.key_of(&guard, local));
                 }
             }
+            found.retain(|key| file.is_none_or(|f| f == key.file));
         }
         found
     }
@@ -195,7 +197,7 @@ impl Core {
         for key in keys {
             let shard = self.shard_of(*key);
             let mut guard = self.shard(shard).lock();
-            let Some(index) = self.table.find(*key, key.hash()) else {
+            let Some(index) = self.table.find(key.name) else {
                 continue;
             };
             let state = self.table.slot(index).word.state();
@@ -227,7 +229,7 @@ impl Core {
         let shard = self.shard(number);
         let mut guard = shard.lock();
         loop {
-            let Some(index) = self.table.find(key, key.hash()) else {
+            let Some(index) = self.table.find(key.name) else {
                 return Met::Clean;
             };
             let state = self.table.slot(index).word.state();

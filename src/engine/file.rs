@@ -38,8 +38,10 @@ pub(super) struct FileInner {
     /// A failed sync: what was written may be lost, and the kernel forgets that it failed.
     poisoned: AtomicBool,
     handle: OnceLock<Result<cufile::Handle>>,
-    /// The number that all opens of this file share.
+    /// What all opens of this file share.
     identity: Arc<Identity>,
+    /// Its index, at hand for calls of nanoseconds.
+    index: u32,
     /// The trial of cuFile on the file's device.
     pub(super) trial: OnceLock<Arc<Trial>>,
 }
@@ -59,6 +61,7 @@ impl File {
         let c = descriptors.capabilities();
         let config = &context.shared.config;
         let cached = matches!(config.path, PathPolicy::Auto | PathPolicy::Buffered);
+        let identity = Identity::of(descriptors.identity());
         let alignment = config
             .alignment
             .max(u64::from(c.direct_offset_alignment))
@@ -70,7 +73,8 @@ impl File {
             reads_plainly: descriptors.mode().read && cached && !config.checksum,
             is_buffered: descriptors.direct().is_none() || config.path == PathPolicy::Buffered,
             alignment,
-            identity: Identity::of(descriptors.identity()),
+            index: identity.index(),
+            identity,
             descriptors,
             poisoned: AtomicBool::new(false),
             handle: OnceLock::new(),
@@ -102,6 +106,13 @@ impl File {
     #[must_use]
     pub fn identity(&self) -> u64 {
         self.0.identity.number()
+    }
+
+    /// As `identity`, but small: not 0, and another file's once no open of this one is there.
+    #[inline]
+    #[must_use]
+    pub(crate) fn index(&self) -> u32 {
+        self.0.index
     }
 
     /// What its file system and device can do.

@@ -14,6 +14,7 @@ use super::types::{
 };
 use crate::base::limits;
 use crate::cache::{Cache, CacheConfig, CacheStats, Page, PolicyKind};
+use crate::engine::File;
 use crate::error::{Error, ErrorKind};
 
 impl Handle for gds_cache_t {
@@ -137,21 +138,27 @@ pub unsafe extern "C" fn gds_cache_get(
     page_out: *mut gds_page_t,
 ) -> gds_status_t {
     guard(|| {
-        let Some(cache) = handle::try_borrow(cache) else {
-            return Err(handle::refused(cache, "cache"));
+        let Some(both) = handle::try_borrow_both(cache, file) else {
+            return Err(handle::refused_both((cache, "cache"), (file, "file")));
         };
-        let Some(file) = handle::try_borrow(file) else {
-            return Err(handle::refused(file, "file"));
-        };
+        let (cache, file) = (both.first(), both.second());
         convert::check_pointer(page_out, "page_out")?;
-        let page = match cache.hit(&file, offset) {
-            Some(page) => page,
-            None => cache.get(&file, offset)?,
+        let Some(page) = cache.hit(file, offset) else {
+            // SAFETY: checked above.
+            unsafe { page_out.write(bring(cache, file, offset)?) };
+            return Ok(());
         };
         // SAFETY: checked above.
         unsafe { page_out.write(page_to_c(page)) };
         Ok(())
     })
+}
+
+/// A page that is not there. Apart from the hit, which stays in registers.
+#[cold]
+#[inline(never)]
+fn bring(cache: &Cache, file: &File, offset: u64) -> Outcome<gds_page_t> {
+    Ok(page_to_c(cache.get(file, offset)?))
 }
 
 /// As gds_cache_get(), for a page that will be overwritten whole: nothing is read, and the
@@ -197,16 +204,13 @@ pub unsafe extern "C" fn gds_cache_try_get(
     page_out: *mut gds_page_t,
 ) -> gds_status_t {
     guard(|| {
-        let Some(cache) = handle::try_borrow(cache) else {
-            return Err(handle::refused(cache, "cache"));
-        };
-        let Some(file) = handle::try_borrow(file) else {
-            return Err(handle::refused(file, "file"));
+        let Some(both) = handle::try_borrow_both(cache, file) else {
+            return Err(handle::refused_both((cache, "cache"), (file, "file")));
         };
         convert::check_pointer(page_out, "page_out")?;
-        let page = cache.try_get(&file, offset).map_or(NO_PAGE, page_to_c);
+        let page = both.first().try_get(both.second(), offset);
         // SAFETY: checked above.
-        unsafe { page_out.write(page) };
+        unsafe { page_out.write(page.map_or(NO_PAGE, page_to_c)) };
         Ok(())
     })
 }
@@ -230,7 +234,10 @@ pub unsafe extern "C" fn gds_cache_release(
         // SAFETY: checked above.
         let held = unsafe { &mut *page };
         if held.token != 0 {
-            cache.release_token(held.token)?;
+            if !cache.try_release(held.token) {
+                // Says why.
+                cache.release_token(held.token)?;
+            }
             *held = NO_PAGE;
         }
         Ok(())

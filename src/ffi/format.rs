@@ -237,8 +237,8 @@ pub unsafe extern "C" fn gds_plan_read(
 /// is done; its bytes are at least those that were wanted, and may count what stands between
 /// pieces that are read together.
 ///
-/// As gds_plan_read(), on a thread of its own where it needs scratch memory; in the order of a
-/// stream none is used, and small pieces are read one by one.
+/// As gds_plan_read(), on a thread of its own where it needs scratch memory; in the order of
+/// a stream none is used, and small pieces are read one by one.
 ///
 /// @param options     NULL: as the context says.
 /// @param ticket_out  give it to gds_ticket_destroy() once. Keeps the files and the buffer.

@@ -187,10 +187,15 @@ impl<T> Drop for Borrowed<T> {
         if self.was_panicking == 0 && std::thread::panicking() {
             self.cell.poisoned.store(true, Release);
         }
-        match self.place {
-            Some(place) => leave(self.cell, place),
-            None => release(self.cell),
-        }
+        give_back(self.cell, self.place);
+    }
+}
+
+#[inline(always)]
+fn give_back(cell: &'static Cell, place: Option<Place>) {
+    match place {
+        Some(place) => leave(cell, place),
+        None => release(cell),
     }
 }
 
@@ -198,9 +203,124 @@ impl<T> Drop for Borrowed<T> {
 #[inline(always)]
 fn leave(cell: &'static Cell, place: Place) {
     place.leave();
+    after_leaving(cell);
+}
+
+#[inline(always)]
+fn after_leaving(cell: &'static Cell) {
     if tag_of(cell.state.load(Acquire)) == LEAVING {
         retire(cell);
     }
+}
+
+/// Two borrowed objects of calls of nanoseconds. Poisons both when dropped by a panic.
+pub(crate) struct Both<A: 'static, B: 'static> {
+    cells: (&'static Cell, &'static Cell),
+    objects: (*const A, *const B),
+    was_panicking: usize,
+    /// None: they were counted.
+    places: Option<(Place, Place)>,
+}
+
+impl<A, B> Both<A, B> {
+    #[inline(always)]
+    pub(crate) fn first(&self) -> &A {
+        // SAFETY: the count or the place of this borrow keeps the object, whose tag was checked.
+        unsafe { &*self.objects.0 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn second(&self) -> &B {
+        // SAFETY: as above.
+        unsafe { &*self.objects.1 }
+    }
+}
+
+impl<A, B> Drop for Both<A, B> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.was_panicking == 0 && std::thread::panicking() {
+            self.cells.0.poisoned.store(true, Release);
+            self.cells.1.poisoned.store(true, Release);
+        }
+        give_back_both(self.cells, self.places);
+    }
+}
+
+#[inline(always)]
+fn give_back_both(cells: (&'static Cell, &'static Cell), places: Option<(Place, Place)>) {
+    match places {
+        Some(places) => leave_both(cells, places),
+        None => {
+            release(cells.0);
+            release(cells.1);
+        }
+    }
+}
+
+#[inline(always)]
+fn leave_both(cells: (&'static Cell, &'static Cell), places: (Place, Place)) {
+    held::leave_both(places);
+    after_leaving(cells.0);
+    after_leaving(cells.1);
+}
+
+/// Both objects, of types that are held: as `try_borrow` for each, at the price of one.
+/// `refused_both` tells why not.
+#[inline(always)]
+pub(crate) fn try_borrow_both<A: Handle, B: Handle>(
+    first: *const A,
+    second: *const B,
+) -> Option<Both<A::Object, B::Object>> {
+    const { assert!(A::HELD && B::HELD) };
+    let cells = (find(first.cast())?, find(second.cast())?);
+    if is_forked() {
+        return None;
+    }
+    let addresses = (ptr::from_ref(cells.0).addr(), ptr::from_ref(cells.1).addr());
+    let places = held::enter_both(addresses);
+    match places {
+        Some(places) => {
+            let right = tag_of(cells.0.state.load(Acquire)) == A::TAG
+                && tag_of(cells.1.state.load(Acquire)) == B::TAG;
+            if !right {
+                leave_both(cells, places);
+                return None;
+            }
+        }
+        None => count_both::<A, B>(cells)?,
+    }
+    if cells.0.poisoned.load(Acquire) || cells.1.poisoned.load(Acquire) {
+        give_back_both(cells, places);
+        return None;
+    }
+    // SAFETY: the counts or places taken above keep the objects, and the tags say what they are.
+    let objects = unsafe { (*cells.0.object.get(), *cells.1.object.get()) };
+    Some(Both {
+        cells,
+        objects: (objects.0.cast_const().cast(), objects.1.cast_const().cast()),
+        was_panicking: usize::from(std::thread::panicking()),
+        places,
+    })
+}
+
+#[cold]
+fn count_both<A: Handle, B: Handle>(cells: (&'static Cell, &'static Cell)) -> Option<()> {
+    count::<A>(cells.0)?;
+    let second = count::<B>(cells.1);
+    if second.is_none() {
+        release(cells.0);
+    }
+    second
+}
+
+/// Counts a call inside of an object whose handle has this tag.
+#[inline(always)]
+fn count<H: Handle>(cell: &'static Cell) -> Option<()> {
+    let counted = cell.state.fetch_update(AcqRel, Acquire, |state| {
+        (tag_of(state) == H::TAG).then(|| state + 1)
+    });
+    counted.ok().map(|_| ())
 }
 
 /// Goes inside of an object whose handle has this tag: without a place, it was counted. None when
@@ -216,10 +336,7 @@ fn go_inside<H: Handle>(cell: &'static Cell) -> Option<Option<Place>> {
         leave(cell, place);
         return None;
     }
-    let counted = cell.state.fetch_update(AcqRel, Acquire, |state| {
-        (tag_of(state) == H::TAG).then(|| state + 1)
-    });
-    counted.ok().map(|_| None)
+    count::<H>(cell).map(|()| None)
 }
 
 /// The object behind a handle, kept until the answer is dropped. `name` is the parameter's.
@@ -237,15 +354,19 @@ pub(crate) fn borrow<H: Handle>(
 pub(crate) fn try_borrow<H: Handle>(handle: *const H) -> Option<Borrowed<H::Object>> {
     let cell = find(handle.cast()).filter(|_| !is_forked())?;
     let place = go_inside::<H>(cell)?;
+    // Before there is something to drop: what is built at the end stays in registers.
+    if cell.poisoned.load(Acquire) {
+        give_back(cell, place);
+        return None;
+    }
     // SAFETY: the count or place taken above keeps the object, and the tag says what it is.
     let object = unsafe { *cell.object.get() }.cast_const().cast();
-    let borrowed = Borrowed {
+    Some(Borrowed {
         cell,
         object,
         was_panicking: usize::from(std::thread::panicking()),
         place,
-    };
-    (!cell.poisoned.load(Acquire)).then_some(borrowed)
+    })
 }
 
 /// Why a handle was not borrowed.
@@ -271,6 +392,18 @@ pub(crate) fn refused<H: Handle>(handle: *const H, name: impl Display) -> Failur
         gds_status_t::GDS_STATUS_INVALID_HANDLE,
         format!("{name} is not an open {}: {why}", H::NAME),
     )
+}
+
+/// Why one of two handles was not borrowed.
+#[cold]
+pub(crate) fn refused_both<A: Handle, B: Handle>(
+    first: (*const A, impl Display),
+    second: (*const B, impl Display),
+) -> Failure {
+    match try_borrow(first.0) {
+        None => refused(first.0, first.1),
+        Some(_) => refused(second.0, second.1),
+    }
 }
 
 fn is_poisoned<H: Handle>(cell: &Cell) -> bool {

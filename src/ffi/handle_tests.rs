@@ -236,3 +236,124 @@ fn every_index_has_its_place() {
         }
     }
 }
+
+/// A second held type.
+#[derive(Debug)]
+struct Fig;
+
+impl Handle for Fig {
+    type Object = Counted;
+    const TAG: u32 = 4;
+    const NAME: &'static str = "fig";
+    const HELD: bool = true;
+}
+
+/// A plum and a fig, and how many of them were dropped.
+fn plum_and_fig() -> (*mut Plum, *mut Fig, Arc<AtomicUsize>) {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let plum = open::<Plum>(Counted(drops.clone())).unwrap();
+    let fig = open::<Fig>(Counted(drops.clone())).unwrap();
+    (plum, fig, drops)
+}
+
+#[test]
+fn two_are_borrowed_together_or_neither_is() {
+    let _beside = beside_others();
+    let (plum, fig, drops) = plum_and_fig();
+    let both = || try_borrow_both(plum.cast_const(), fig.cast_const());
+    let why = || refused_both((plum.cast_const(), "p"), (fig.cast_const(), "f"));
+    assert!(both().is_some_and(|b| b.places.is_some() && b.first().0.load(SeqCst) == 0));
+    assert!(try_borrow_both::<Fig, Plum>(plum.cast(), fig.cast()).is_none());
+    let (null, foreign) = (ptr::null::<Fig>(), ptr::without_provenance::<Fig>(4096));
+    assert!(try_borrow_both(plum.cast_const(), null).is_none());
+    assert!(try_borrow_both(plum.cast_const(), foreign).is_none());
+    let refused = refused_both((plum.cast_const(), "p"), (null, "f"));
+    assert!(refused.error.message().contains("f is NULL"));
+    close(fig);
+    assert_eq!(
+        drops.load(SeqCst),
+        1,
+        "the refused ones left nothing behind"
+    );
+    assert!(both().is_none() && why().error.message().starts_with("f is not an open fig"));
+    close(plum);
+    assert!(both().is_none() && why().error.message().starts_with("p is not an open plum"));
+    assert_eq!(drops.load(SeqCst), 2);
+}
+
+#[test]
+fn a_close_during_a_call_inside_of_two_frees_after_the_call() {
+    let _beside = beside_others();
+    // With places, and with fewer than two left: those are counted.
+    for taken in [0, 6, 7] {
+        let (plum, fig, drops) = plum_and_fig();
+        let other = open::<Plum>(Counted(Arc::default())).unwrap();
+        let first: Vec<_> = (0..taken).map(|_| borrow(other, "o").unwrap()).collect();
+        let both = try_borrow_both(plum.cast_const(), fig.cast_const()).unwrap();
+        assert_eq!(both.places.is_some(), taken == 0);
+        close(plum);
+        close(fig);
+        assert!(try_borrow(plum).is_none() && try_borrow(fig).is_none());
+        assert_eq!(
+            both.first().0.load(SeqCst) + both.second().0.load(SeqCst),
+            0
+        );
+        drop(both);
+        assert_eq!(drops.load(SeqCst), 2, "{taken} places taken");
+        drop(first);
+        close(other);
+    }
+}
+
+#[test]
+fn a_panic_inside_of_two_poisons_both() {
+    let _beside = beside_others();
+    let (plum, fig, drops) = plum_and_fig();
+    let answer = guard(|| {
+        let both = try_borrow_both(plum.cast_const(), fig.cast_const()).unwrap();
+        assert_eq!(both.first().0.load(SeqCst), 99, "always fails");
+        Ok(())
+    });
+    assert_eq!(answer, gds_status_t::GDS_STATUS_PANIC);
+    for failure in [
+        refused(plum.cast_const(), "p"),
+        refused(fig.cast_const(), "f"),
+        refused_both((plum.cast_const(), "p"), (fig.cast_const(), "f")),
+    ] {
+        assert_eq!(failure.status, gds_status_t::GDS_STATUS_POISONED);
+    }
+    assert!(try_borrow(plum).is_none() && try_borrow(fig).is_none());
+    close(plum);
+    close(fig);
+    assert_eq!(drops.load(SeqCst), 2);
+}
+
+#[test]
+fn threads_inside_of_two_and_one_that_closes_free_once_and_not_too_early() {
+    let _beside = beside_others();
+    for round in 0..200 {
+        let (plum, fig, drops) = plum_and_fig();
+        let (plum, fig) = (plum.expose_provenance(), fig.expose_provenance());
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let first = ptr::with_exposed_provenance::<Plum>(plum);
+                    let second = ptr::with_exposed_provenance::<Fig>(fig);
+                    while let Some(both) = try_borrow_both(first, second) {
+                        let dropped = || both.first().0.load(SeqCst);
+                        // The other may be closed meanwhile, this call keeps both.
+                        assert_eq!(dropped(), 0, "freed under a call");
+                    }
+                });
+            }
+            std::thread::yield_now();
+            // Either first.
+            if round % 2 == 0 {
+                close::<Plum>(ptr::with_exposed_provenance_mut(plum));
+            }
+            close::<Fig>(ptr::with_exposed_provenance_mut(fig));
+        });
+        close::<Plum>(ptr::with_exposed_provenance_mut(plum));
+        assert_eq!(drops.load(SeqCst), 2);
+    }
+}

@@ -112,6 +112,29 @@ pub(super) fn enter(address: usize) -> Option<Place> {
     Some(Place(place))
 }
 
+/// As `enter`, for two objects, with one barrier for both.
+#[inline(always)]
+pub(super) fn enter_both(addresses: (usize, usize)) -> Option<(Place, Place)> {
+    let record = match RECORD.get() {
+        Some(record) => record,
+        None => join()?,
+    };
+    let mut free = record.places.iter().filter(|p| p.load(Relaxed) == 0);
+    let (first, second) = (free.next()?, free.next()?);
+    first.store(addresses.0, Release);
+    second.store(addresses.1, Release);
+    ordered();
+    Some((Place(first), Place(second)))
+}
+
+/// As `Place::leave`, for two places, with one barrier for both.
+#[inline(always)]
+pub(super) fn leave_both(places: (Place, Place)) {
+    places.0.0.store(0, Release);
+    places.1.0.store(0, Release);
+    ordered();
+}
+
 impl Place {
     /// The caller looks after this whether the object was closed.
     #[inline(always)]
@@ -175,7 +198,16 @@ mod tests {
                 let again = enter(addresses[2]);
                 assert!(is_held(addresses[2]));
                 again.into_iter().for_each(Place::leave);
-                for index in [0, 1, 3, 4, 5, 6] {
+                assert!(
+                    enter_both((8, 16)).is_none() && !is_held(8),
+                    "one place is left"
+                );
+                places[4].leave();
+                let both = enter_both((addresses[2], addresses[4]));
+                assert!(is_held(addresses[2]) && is_held(addresses[4]));
+                both.into_iter().for_each(leave_both);
+                assert!(!is_held(addresses[2]) && !is_held(addresses[4]));
+                for index in [0, 1, 3, 5, 6] {
                     places[index].leave();
                 }
             });

@@ -11,9 +11,9 @@ use super::guard::{guard, guard_void};
 use super::handle::{self, Handle};
 use super::status::gds_status_t;
 use super::transfer::switch;
-use super::types::{gds_kv_config_t, gds_kv_t};
+use super::types::{gds_kv_config_t, gds_kv_level_t, gds_kv_t};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kv::store::{KEY_MAX, KvConfig, Store, VALUE_MAX};
+use crate::kv::store::{DiskLevel, KEY_MAX, KvConfig, Store, VALUE_MAX};
 
 /// A store that is open for C: the last handle that uses it makes a checkpoint and closes it.
 #[derive(Debug)]
@@ -60,11 +60,13 @@ unsafe impl AbiStruct for gds_kv_config_t {
             exclusive: 0,
             ordered: 0,
             reserved: 0,
+            level: 0,
+            reserved_2: 0,
         }
     }
 }
 
-const _: () = assert!(size_of::<gds_kv_config_t>() == 96);
+const _: () = assert!(size_of::<gds_kv_config_t>() == 104);
 
 /// Fill a store's configuration with its defaults, as GDS_KV_CONFIG_INIT does.
 ///
@@ -93,7 +95,8 @@ pub unsafe extern "C" fn gds_kv_config_init(config_out: *mut c_void, size: usize
 /// @param kv_out  give it to gds_kv_close() once.
 /// @return GDS_STATUS_INVALID_CONFIG: the message names the field;
 ///         GDS_STATUS_UNSUPPORTED_FILE: it holds something else, or is a directory;
-///         GDS_STATUS_NOT_SUPPORTED: a newer format; GDS_STATUS_CORRUPTED: what was durable
+///         GDS_STATUS_NOT_SUPPORTED: a newer format, or not the `level` that was asked for;
+///         GDS_STATUS_CORRUPTED: what was durable
 ///         is not what was written, gds_last_error() tells where; GDS_STATUS_NO_SPACE;
 ///         GDS_STATUS_NOT_FOUND; GDS_STATUS_PERMISSION_DENIED; GDS_STATUS_IO: also when it
 ///         is open already or, with `exclusive`, there; GDS_STATUS_INVALID_ARGUMENT;
@@ -355,10 +358,22 @@ pub unsafe extern "C" fn gds_kv_contains(
 
 /// The choices of a store.
 fn config_of(given: &gds_kv_config_t) -> Outcome<KvConfig> {
-    if given.reserved != 0 {
-        let text = format!("reserved is {}; it must be 0", given.reserved);
+    let reserved = [
+        ("reserved", given.reserved),
+        ("reserved_2", given.reserved_2),
+    ];
+    if let Some((name, value)) = reserved.into_iter().find(|(_, value)| *value != 0) {
+        let text = format!("{name} is {value}; it must be 0");
         return Err(Error::new(ErrorKind::InvalidConfig, text).into());
     }
+    let level = match given.level {
+        level if level == gds_kv_level_t::GDS_KV_LEVEL_FILE as i32 => DiskLevel::File,
+        level if level == gds_kv_level_t::GDS_KV_LEVEL_DAX as i32 => DiskLevel::Dax,
+        other => {
+            let text = format!("level is {other}; it must be a gds_kv_level_t, 0 or 1");
+            return Err(Error::new(ErrorKind::InvalidConfig, text).into());
+        }
+    };
     let standard = KvConfig::default();
     let or = |given: u64, standard: u64| if given == 0 { standard } else { given };
     let memory = |given: u64, standard: usize| match given {
@@ -392,6 +407,7 @@ fn config_of(given: &gds_kv_config_t) -> Outcome<KvConfig> {
         exclusive: choice("exclusive", given.exclusive, standard.exclusive)?,
         max_batch_bytes: memory(u64::from(given.max_batch_bytes), standard.max_batch_bytes),
         pending_bytes: memory(given.pending_bytes, standard.pending_bytes),
+        level,
     })
 }
 

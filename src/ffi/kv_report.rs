@@ -41,6 +41,8 @@ unsafe impl AbiStruct for gds_kv_repair_report_t {
             keys: 0,
             lost: 0,
             reason: [0; 256],
+            from_summaries: 0,
+            uncertain: 0,
         }
     }
 }
@@ -54,8 +56,8 @@ unsafe impl AbiStruct for gds_kv_stats_t {
 }
 
 const _: () = assert!(size_of::<gds_kv_report_t>() == 32 && size_of::<gds_kv_problem_t>() == 40);
-const _: () = assert!(size_of::<gds_kv_stats_t>() == 16 + 46 * 8 + 5 * 40 + 256);
-const _: () = assert!(size_of::<gds_kv_repair_report_t>() == 288);
+const _: () = assert!(size_of::<gds_kv_stats_t>() == 16 + 46 * 8 + 8 * 40 + 256);
+const _: () = assert!(size_of::<gds_kv_repair_report_t>() == 304);
 
 /// Wait until everything that was committed is durable.
 ///
@@ -180,6 +182,8 @@ pub unsafe extern "C" fn gds_kv_repair(
             keys: report.keys,
             lost: report.lost.len() as u64,
             reason: convert::chars(reason.map_or("", |error| error.message())),
+            from_summaries: report.from_summaries,
+            uncertain: report.uncertain,
             ..gds_kv_repair_report_t::initial()
         });
         Ok(())
@@ -298,5 +302,8 @@ fn stats_to_c(stats: &KvStats) -> gds_kv_stats_t {
         wal_sync_latency: latency_to_c(&stats.wal_sync_latency),
         elapsed_ns: stats.elapsed_ns,
         background_error: convert::chars(error.map_or("", |error| error.message())),
+        get_latency: latency_to_c(&stats.get_latency),
+        put_latency: latency_to_c(&stats.put_latency),
+        put_async_latency: latency_to_c(&stats.put_async_latency),
     }
 }

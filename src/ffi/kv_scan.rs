@@ -17,12 +17,11 @@ use super::status::gds_status_t;
 use super::types::{gds_kv_entry_t, gds_kv_scan_t, gds_kv_snapshot_t, gds_kv_t};
 use crate::kv::store::{KEY_MAX, Scan, Snapshot, Store};
 
-/// A scan, and what its last entry points to.
+/// A scan, and the key that its last entry points to where that came without its value.
 #[derive(Debug)]
 pub(crate) struct Scanning {
     scan: Scan,
     key: Vec<u8>,
-    value: Vec<u8>,
 }
 
 impl Handle for gds_kv_snapshot_t {
@@ -258,7 +257,6 @@ fn open(snapshot: &Arc<Snapshot>, range: Range, limit: u64) -> Outcome<*mut gds_
     handle::open(Mutex::new(Scanning {
         scan: Store::scan_at(snapshot, range, limit)?,
         key: Vec::new(),
-        value: Vec::new(),
     }))
 }
 
@@ -272,24 +270,25 @@ unsafe fn next(
     let scanning = handle::borrow(scan, "scan")?;
     convert::check_pointer(entry_out, "entry_out")?;
     let scanning = &mut *scanning.lock();
-    let Some(item) = scanning.scan.next() else {
-        return Err(end("the scan has no further key"));
-    };
-    scanning.value = match with_value {
-        true => item.value()?,
-        false => Vec::new(),
-    };
-    let value_size = item.len;
-    scanning.key = item.key;
-    let value = match with_value {
-        true => scanning.value.as_ptr().cast(),
-        false => ptr::null(),
-    };
-    let entry = gds_kv_entry_t {
-        key: scanning.key.as_ptr().cast(),
-        key_size: scanning.key.len() as u64,
-        value,
-        value_size,
+    let ended = || end("the scan has no further key");
+    let entry = if with_value {
+        // In memory that the scan keeps until its next call.
+        let entry = scanning.scan.next_entry()?.ok_or_else(ended)?;
+        gds_kv_entry_t {
+            key: entry.key.as_ptr().cast(),
+            key_size: entry.key.len() as u64,
+            value: entry.value.as_ptr().cast(),
+            value_size: entry.value.len() as u64,
+        }
+    } else {
+        let item = scanning.scan.next().ok_or_else(ended)?;
+        scanning.key = item.key;
+        gds_kv_entry_t {
+            key: scanning.key.as_ptr().cast(),
+            key_size: scanning.key.len() as u64,
+            value: ptr::null(),
+            value_size: item.len,
+        }
     };
     // SAFETY: checked above.
     unsafe { entry_out.write(entry) };

@@ -343,8 +343,8 @@ pub unsafe extern "C" fn gds_tensors_load(
     })
 }
 
-/// Read tensors, or parts of them, into memory of the caller, each to a place of its own, all
-/// together, and wait.
+/// Read tensors, or parts of them, into memory of the caller, each to a place of its own,
+/// all together, and wait.
 ///
 /// @param targets    what goes where; the places do not overlap. Used during the call only.
 /// @param count      up to 16,777,216.

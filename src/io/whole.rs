@@ -8,7 +8,56 @@ use crate::base::limits::RETRIES_MAX;
 use crate::error::{Error, ErrorKind, Result, is_transient_errno};
 
 use super::capabilities::{FileKind, errno};
-use super::{FileDescriptors, Io};
+use super::{FileDescriptors, Io, Operation, Queue, Request};
+
+/// An offset in a file, bytes, and the memory that its bytes go to.
+pub type FilePiece<'a> = (u64, &'a mut [u8]);
+
+/// Reads pieces of a file, as many at once as the queue takes. Says which arrived whole: the
+/// others hold anything, and are the caller's to read again. A queue that failed is not given
+/// back.
+pub fn read_pieces(
+    mut queue: Box<dyn Queue>,
+    fd: RawFd,
+    pieces: &mut [FilePiece<'_>],
+) -> (Vec<bool>, Option<Box<dyn Queue>>) {
+    let mut whole = vec![false; pieces.len()];
+    let mut done = Vec::with_capacity(queue.depth());
+    let mut next = 0;
+    loop {
+        while let Some((offset, memory)) = pieces.get_mut(next) {
+            let size = u32::try_from(memory.len()).unwrap_or(0);
+            let request = Request {
+                operation: Operation::Read,
+                fd,
+                offset: *offset,
+                pointer: memory.as_mut_ptr(),
+                size,
+                registered: false,
+                token: next as u64,
+            };
+            // SAFETY: the memory is borrowed until this returns. It returns when nothing is in
+            // flight, or after it dropped the queue, which waits for what is.
+            if size > 0 && !unsafe { queue.push(request) } {
+                break;
+            }
+            next += 1;
+        }
+        if queue.in_flight() == 0 {
+            return (whole, Some(queue));
+        }
+        if queue.wait(1, &mut done).is_err() {
+            drop(queue);
+            return (whole, None);
+        }
+        for completion in done.drain(..) {
+            let n = completion.token as usize;
+            if let (Some(piece), Some(whole)) = (pieces.get(n), whole.get_mut(n)) {
+                *whole = usize::try_from(completion.result) == Ok(piece.1.len());
+            }
+        }
+    }
+}
 
 impl dyn Io + '_ {
     /// Reads until `into` is full or the file ends, going on after short reads. Bytes read.

@@ -1,6 +1,6 @@
 //! The durable key-value store: keys and references in memory, bytes in one file or block device.
 //!
-//! What is here: `disk`, the few things that a store asks of a disk, and the real one; `sim`, a
+//! What is here: `disk`, the few things that a store asks of a disk, and the real ones; `sim`, a
 //! disk in memory that tells what a crash may leave; `superblock`, the root of a store; `wal`,
 //! the log with group commit and its recovery; `store`, index, values, checkpoints and cleaning
 //! over these; `device`, values in device memory; `selftest`, the crash check that ships. Byte

@@ -18,6 +18,8 @@ pub const MAGIC: [u8; 8] = *b"GDSKVSB1";
 pub const FORMAT_VERSION: u32 = 1;
 /// Features that a reader must know; this version knows none.
 pub const INCOMPAT_KNOWN: u64 = 0;
+/// Feature that a reader need not know: segments of values may have summaries.
+pub const COMPAT_SUMMARIES: u64 = 1;
 /// Copies.
 pub const COPIES: u64 = 4;
 /// Most meta segments that a superblock lists.
@@ -48,9 +50,11 @@ const WAL_BATCH: usize = WAL_POSITION + 8;
 const WAL_NEXT_LSN: usize = WAL_BATCH + 8;
 const WAL_PREV_CRC: usize = WAL_NEXT_LSN + 8;
 const META_COUNT: usize = WAL_PREV_CRC + 4;
+const META_FIRST: usize = META_COUNT + 4;
+const NEWEST_DELETE: usize = META_FIRST + 8;
 const META: usize = 256;
 const META_ENTRY: usize = 16;
-const _: () = assert!(META_COUNT + 4 <= META);
+const _: () = assert!(NEWEST_DELETE + 8 <= META);
 
 /// Where things are; fixed when the store is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +149,10 @@ pub struct Superblock {
     pub wal: WalStart,
     /// The meta log, oldest segment first.
     pub meta: Vec<MetaSegment>,
+    /// Number of the meta log's first block, where it is known: an older version does not say it.
+    pub meta_first: Option<u64>,
+    /// The newest delete that the meta log has ever held (0: none), where it is known.
+    pub newest_delete: Option<u64>,
     /// Copies on the disk that hold this.
     held: Held,
 }
@@ -229,6 +237,8 @@ impl Superblock {
                 next_lsn: 1,
             },
             meta: Vec::new(),
+            meta_first: None,
+            newest_delete: None,
             held: Held(Held::ALL),
         })
     }
@@ -270,6 +280,10 @@ impl Superblock {
         put(b, WAL_NEXT_LSN, &self.wal.next_lsn.to_le_bytes());
         put(b, WAL_PREV_CRC, &self.wal.prev_crc.to_le_bytes());
         put(b, META_COUNT, &(self.meta.len() as u32).to_le_bytes());
+        // One more than it is: 0 says nothing, which is what an older version writes here.
+        let said = |value: Option<u64>| value.map_or(0, |v| v.saturating_add(1)).to_le_bytes();
+        put(b, META_FIRST, &said(self.meta_first));
+        put(b, NEWEST_DELETE, &said(self.newest_delete));
         for (index, meta) in self.meta.iter().enumerate() {
             put(b, META + index * META_ENTRY, &meta.segment.to_le_bytes());
             put(
@@ -359,6 +373,8 @@ impl Superblock {
                 next_lsn: u64_at(b, WAL_NEXT_LSN),
             },
             meta: (0..count).map(meta).collect(),
+            meta_first: u64_at(b, META_FIRST).checked_sub(1),
+            newest_delete: u64_at(b, NEWEST_DELETE).checked_sub(1),
             held: Held(1 << copy),
         }))
     }

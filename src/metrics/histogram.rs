@@ -1,7 +1,18 @@
 //! A log-linear latency histogram: 16 steps to each power of two, so a percentile is at most
 //! one sixteenth too high and never too low.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::base::clock::now_ns;
+
+/// `Histogram::sample` measures one operation in so many.
+pub const SAMPLED: u64 = 64;
+
+thread_local! {
+    /// The thread's dice for `Histogram::sample`; zero, so that a thread's first one counts.
+    static DICE: Cell<u64> = const { Cell::new(0) };
+}
 
 const STEPS: usize = 16;
 const BUCKETS: usize = STEPS * 61;
@@ -53,6 +64,30 @@ impl Histogram {
         self.sum_ns.fetch_add(ns.saturating_mul(times), Relaxed);
         if self.max_ns.load(Relaxed) < ns {
             self.max_ns.fetch_max(ns, Relaxed);
+        }
+    }
+
+    /// Does `operation` and counts how long that took, whatever came of it.
+    pub fn time<R>(&self, operation: impl FnOnce() -> R) -> R {
+        let start = now_ns();
+        let result = operation();
+        self.record(now_ns().saturating_sub(start));
+        result
+    }
+
+    /// As `time`, but measures about one in [`SAMPLED`] of the thread's operations, by a dice, so
+    /// that no rhythm of theirs hides some. For those that take little longer than two readings
+    /// of the clock.
+    #[inline]
+    pub fn sample<R>(&self, operation: impl FnOnce() -> R) -> R {
+        let number = DICE.get();
+        // Knuth's MMIX generator; its upper bits are the good ones.
+        let next = number.wrapping_mul(0x5851_F42D_4C95_7F2D);
+        DICE.set(next.wrapping_add(0x1405_7B7E_F767_814F));
+        if number < u64::MAX / SAMPLED {
+            self.time(operation)
+        } else {
+            operation()
         }
     }
 
@@ -145,5 +180,23 @@ mod tests {
             );
         }
         assert_eq!((s.mean_ns, s.max_ns), (50_000, 100_000));
+    }
+
+    #[test]
+    fn a_sample_has_one_in_sixty_four_of_any_rhythm() {
+        let both = [Histogram::default(), Histogram::default()];
+        let sampled = std::thread::spawn(move || {
+            let first = Histogram::default();
+            first.sample(|| ());
+            assert_eq!(first.counted().0, 1);
+            for n in 0..1_000_000_usize {
+                assert_eq!(both[n % 2].sample(|| n), n);
+            }
+            both.map(|h| h.counted().0)
+        });
+        for count in sampled.join().expect("the thread ends") {
+            let wanted = 500_000 / SAMPLED;
+            assert!(count.abs_diff(wanted) < wanted / 10, "{count} for {wanted}");
+        }
     }
 }

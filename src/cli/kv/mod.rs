@@ -12,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 pub(in crate::cli) use bench::{Figure, Kinds, Remover, Setup};
@@ -20,7 +20,7 @@ pub(in crate::cli) use bench::{Figure, Kinds, Remover, Setup};
 use super::output::{Failure, Outcome, bytes_text, say, say_json};
 use super::{Global, parse_offset, parse_size, usage};
 use crate::error::{Error, ErrorKind};
-use crate::kv::store::{KvConfig, Store};
+use crate::kv::store::{DiskLevel, KvConfig, Store};
 
 /// What to do with a store.
 #[derive(Debug, Subcommand)]
@@ -67,7 +67,7 @@ pub(super) struct CreateArgs {
     shape: Shape,
 }
 
-/// What is fixed when a store is made.
+/// What is fixed when a store is made, and how it is opened.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Shape {
     /// Bytes of the whole store; 0 lets a file grow, and takes all of a block device
@@ -79,6 +79,18 @@ pub(super) struct Shape {
     /// Bytes of a segment
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64M")]
     segment: u64,
+    /// How the file is reached this time
+    #[arg(long, value_enum, default_value_t = LevelName::File)]
+    level: LevelName,
+}
+
+/// Names of the ways to reach a store's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LevelName {
+    /// By reads and writes
+    File,
+    /// By a mapping, in persistent memory
+    Dax,
 }
 
 impl Shape {
@@ -90,6 +102,10 @@ impl Shape {
             segment_bytes: self.segment,
             create: true,
             exclusive: false,
+            level: match self.level {
+                LevelName::File => DiskLevel::File,
+                LevelName::Dax => DiskLevel::Dax,
+            },
             ..KvConfig::default()
         }
     }

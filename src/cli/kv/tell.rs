@@ -103,6 +103,10 @@ pub(super) fn stats_json(stats: &KvStats) -> Value {
         "write": latency_json(&stats.write_latency),
         "durable_write": latency_json(&stats.durable_latency),
         "flush": latency_json(&stats.flush_latency),
+        "wal_sync": latency_json(&stats.wal_sync_latency),
+        "get": latency_json(&stats.get_latency),
+        "put": latency_json(&stats.put_latency),
+        "put_async": latency_json(&stats.put_async_latency),
     });
     object["last_error"] = match &stats.last_error {
         Some(error) => error.message().into(),
@@ -173,6 +177,7 @@ pub(super) fn repair(global: &Global, path: &Path) -> Outcome {
     let report = Store::repair(path).map_err(|e| named(path, &e))?;
     let lost = report.lost.len();
     let shown = report.lost.iter().take(SHOWN);
+    let uncertain = report.uncertain_keys.iter().take(SHOWN);
     if global.json {
         let problems = shown.map(|problem| {
             json!({
@@ -188,6 +193,10 @@ pub(super) fn repair(global: &Global, path: &Path) -> Outcome {
             "keys": report.keys,
             "lost": lost,
             "first_lost": problems.collect::<Vec<_>>(),
+            "from_summaries": report.from_summaries,
+            "uncertain": report.uncertain,
+            "first_uncertain": uncertain.map(|key| key.escape_ascii().to_string())
+                .collect::<Vec<_>>(),
         }));
     }
     if report.was_clean {
@@ -207,14 +216,19 @@ pub(super) fn repair(global: &Global, path: &Path) -> Outcome {
             problem.error.message().replace('\n', " ")
         ))?;
     }
+    for key in uncertain {
+        let key = key.escape_ascii();
+        say(format_args!("uncertain: '{key}' may have been deleted"))?;
+    }
     say(format_args!(
-        "{}: {}, {} keys, {lost} lost",
+        "{}: {}, {} keys, {lost} lost, {} uncertain",
         path.display(),
         if report.rebuilt {
             "the index was rebuilt"
         } else {
             "damaged values were dropped"
         },
-        report.keys
+        report.keys,
+        report.uncertain
     ))
 }

@@ -37,6 +37,17 @@ pub struct gds_kv_scan_t {
     _private: [u8; 0],
 }
 
+/// How the file or device of a store is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum gds_kv_level_t {
+    /// By reads and writes, past the page cache where that can be.
+    GDS_KV_LEVEL_FILE = 0,
+    /// By a mapping of a file in persistent memory, with cache-line flushes. Refused with
+    /// GDS_STATUS_NOT_SUPPORTED where the file system does not map with MAP_SYNC.
+    GDS_KV_LEVEL_DAX = 1,
+}
+
 /// How a store is made and opened. Start from GDS_KV_CONFIG_INIT or gds_kv_config_init().
 /// Where a field says "0 picks", 0 stands for that value. The first four sizes count when
 /// the store is made; later it keeps what it was made with.
@@ -77,6 +88,10 @@ pub struct gds_kv_config_t {
     pub ordered: i32,
     /// Zero.
     pub reserved: u32,
+    /// How the store is reached this time, a gds_kv_level_t.
+    pub level: i32,
+    /// Zero.
+    pub reserved_2: u32,
 }
 
 /// A key of a scan. Pointers are the library's, valid until the scan's next call. This
@@ -147,6 +162,11 @@ pub struct gds_kv_repair_report_t {
     pub lost: u64,
     /// What that reason had to say, cut to fit; "" if there was none.
     pub reason: [c_char; 256],
+    /// Keys of values whose place only a summary of a segment told.
+    pub from_summaries: u64,
+    /// Keys that the store has now and that may have been deleted: no log says that what
+    /// was found is the newest, and a delete was stored after it was written.
+    pub uncertain: u64,
 }
 
 /// Told of each problem, on the thread that verifies; of the first thousand. Must not throw

@@ -72,13 +72,16 @@ pub struct gds_kv_stats_t {
     pub cache_misses: u64,
     /// Bytes of pages in the cache.
     pub cache_bytes: u64,
-    /// Scattered reads handed to the kernel at once.
+    /// Reads of several pieces that were handed over at once: those of values above 1 MiB
+    /// and of values in several places. Each piece is one of `reads`.
     pub vectored_reads: u64,
-    /// Gathered writes handed to the kernel at once.
+    /// Gathered writes: none. What is small is copied together, and coalesced_writes counts
+    /// it; what is large is written from where it lies.
     pub vectored_writes: u64,
     /// Pages that were joined with others into one write.
     pub coalesced_writes: u64,
-    /// Operations through io_uring: none, its disk calls block.
+    /// Operations through io_uring: the pieces of vectored_reads, where the system has it.
+    /// All others are calls that block.
     pub io_uring_ops: u64,
     /// Checksums of values and pages by the processor's instruction.
     pub hardware_crc_ops: u64,
@@ -122,4 +125,12 @@ pub struct gds_kv_stats_t {
     pub elapsed_ns: u64,
     /// What that failure had to say, cut to fit; "" if there was none.
     pub background_error: [c_char; 256],
+    /// Gets into host memory, but not of snapshots and scans: how long they took; about one
+    /// in 64 is measured.
+    pub get_latency: gds_kv_latency_t,
+    /// Puts until they were durable: how long they took.
+    pub put_latency: gds_kv_latency_t,
+    /// Puts until they were visible, by gds_kv_put_async(): how long they took; about one in
+    /// 64 is measured.
+    pub put_async_latency: gds_kv_latency_t,
 }

@@ -1,26 +1,38 @@
-//! Memory that direct I/O takes: whole blocks at a block's alignment. The only file of this room
-//! with `unsafe`.
+//! Memory that direct I/O takes: whole blocks at a block's alignment.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Sizes of memory that is kept for the next one who needs as much: the system's fresh pages cost
+/// Largest memory that is kept for the next one who needs as much: the system's fresh pages cost
 /// as long as reading a fast disk into them.
-const KEPT_MIN: usize = 64 << 10;
 const KEPT_MAX: usize = 1 << 20;
-/// How many pieces are kept at most, in the whole process.
+/// Pieces smaller than this, pages of small values most of all, do not crowd larger ones out.
+const LARGE: usize = 64 << 10;
+/// How many pieces of each kind are kept at most, in the whole process.
 const KEPT: usize = 16;
 
 /// Memory that nobody uses at the moment.
-static SPARE: Mutex<Vec<Blocks>> = Mutex::new(Vec::new());
+type Spare = Mutex<Vec<Blocks>>;
+static SMALL: Spare = Mutex::new(Vec::new());
+static SPARE: Spare = Mutex::new(Vec::new());
+
+/// Where memory of `size` bytes is kept.
+fn spare_of(size: usize) -> Option<&'static Spare> {
+    match size {
+        ..LARGE => Some(&SMALL),
+        LARGE..=KEPT_MAX => Some(&SPARE),
+        _ => None,
+    }
+}
 
 /// Block-aligned memory of whole blocks, zero at first.
 pub struct Blocks {
@@ -58,12 +70,13 @@ impl Blocks {
     /// # Errors
     /// As `new`.
     pub fn used(len: usize) -> Result<Self> {
-        let size = len.max(1).checked_next_multiple_of(BLOCK);
-        if size.is_some_and(|size| (KEPT_MIN..=KEPT_MAX).contains(&size)) {
-            let mut spare = SPARE.lock();
-            let fits = |blocks: &Blocks| Some(blocks.layout.size()) == size;
-            if let Some(at) = spare.iter().position(fits) {
-                return Ok(spare.swap_remove(at));
+        let size = len.max(1).checked_next_multiple_of(BLOCK).unwrap_or(len);
+        if let Some(spare) = spare_of(size) {
+            let mut spare = spare.lock();
+            let fits = |blocks: &Blocks| blocks.layout.size() == size;
+            // The last that came is the likeliest to lie in the processor's cache.
+            if let Some(at) = spare.iter().rposition(fits) {
+                return Ok(spare.remove(at));
             }
         }
         Self::new(len)
@@ -72,9 +85,11 @@ impl Blocks {
     /// Gives what is kept for later back to the system.
     pub fn trim() {
         // Taken out first: each piece looks for a place among them when it drops.
-        let spare = std::mem::take(&mut *SPARE.lock());
-        for blocks in spare {
-            blocks.free();
+        for spare in [&SMALL, &SPARE] {
+            let spare = std::mem::take(&mut *spare.lock());
+            for blocks in spare {
+                blocks.free();
+            }
         }
     }
 
@@ -115,19 +130,62 @@ impl Blocks {
 
 impl Drop for Blocks {
     fn drop(&mut self) {
-        if (KEPT_MIN..=KEPT_MAX).contains(&self.layout.size()) {
-            let mut spare = SPARE.lock();
-            if spare.len() < KEPT {
-                // Its new owner; this one is gone when the call ends.
-                spare.push(Self {
-                    pointer: self.pointer,
-                    layout: self.layout,
-                });
-                return;
-            }
+        // Its new owner; this one is gone when the call ends.
+        let kept = Self {
+            pointer: self.pointer,
+            layout: self.layout,
+        };
+        let Some(spare) = spare_of(kept.layout.size()) else {
+            return kept.free();
+        };
+        let mut spare = spare.lock();
+        // The one that lay here longest: sizes that nobody asks for do not stay.
+        let oldest = (spare.len() >= KEPT).then(|| spare.remove(0));
+        spare.push(kept);
+        drop(spare);
+        if let Some(oldest) = oldest {
+            oldest.free();
         }
-        // SAFETY: allocated with this layout, freed once.
-        unsafe { dealloc(self.pointer.as_ptr(), self.layout) };
+    }
+}
+
+/// Blocks that nobody changes any more; copies are the same memory. What is read needs no look at
+/// the count of its owners.
+#[derive(Clone)]
+pub struct SharedBlocks {
+    pointer: NonNull<u8>,
+    len: usize,
+    _owner: Arc<Blocks>,
+}
+
+// SAFETY: as `Blocks`, which it owns; nobody has it to change.
+unsafe impl Send for SharedBlocks {}
+// SAFETY: shared references only read.
+unsafe impl Sync for SharedBlocks {}
+
+impl From<Blocks> for SharedBlocks {
+    fn from(blocks: Blocks) -> Self {
+        Self {
+            pointer: blocks.pointer,
+            len: blocks.layout.size(),
+            _owner: Arc::new(blocks),
+        }
+    }
+}
+
+impl Deref for SharedBlocks {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the owner's memory, which lives as long and is not changed.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+impl fmt::Debug for SharedBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedBlocks({} bytes)", self.len)
     }
 }
 
@@ -172,7 +230,7 @@ mod tests {
 
     #[test]
     fn used_memory_has_one_owner_and_copies_of_it_are_padded() {
-        let size = KEPT_MIN + 3 * BLOCK;
+        let size = LARGE + 3 * BLOCK;
         let held: Vec<Blocks> = (0..2 * KEPT)
             .map(|_| Blocks::used(size).expect("memory"))
             .collect();
@@ -189,5 +247,20 @@ mod tests {
         assert!(copy[size - 100..].iter().all(|b| *b == 0));
         let fresh = Blocks::new(size).expect("memory");
         assert!(fresh.iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn shared_blocks_hold_their_memory_until_the_last_copy_goes() {
+        let size = 7 * BLOCK;
+        let shared = SharedBlocks::from(Blocks::copy_of(&vec![5; size]).expect("memory"));
+        let copy = shared.clone();
+        drop(shared);
+        let others: Vec<Blocks> = (0..2 * KEPT)
+            .map(|_| Blocks::used(size).expect("memory"))
+            .collect();
+        assert!(others.iter().all(|b| b.as_ptr() != copy.as_ptr()));
+        assert_eq!(&*copy, vec![5; size]);
+        drop(others);
+        assert!(SMALL.lock().len() <= KEPT);
     }
 }

@@ -4,12 +4,20 @@ use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::{self, ThreadId};
+
+use parking_lot::Mutex;
 
 use super::{BLOCK, Disk, check, named};
 use crate::base::align_down;
 use crate::error::{Error, Result};
-use crate::io::{FileDescriptors, Io, OpenMode};
+use crate::io::{FileDescriptors, FilePiece, Io, OpenMode, Queue, read_pieces};
 use crate::kv::bugs::{self, Bug};
+
+/// Pieces that are read at once.
+const DEPTH: usize = 16;
+/// Queues that are kept, of the threads that read last.
+const QUEUES: usize = 8;
 
 /// A disk over [`FileDescriptors`] and a way to do I/O. Closes and unlocks when it drops.
 #[derive(Debug)]
@@ -20,6 +28,8 @@ pub struct FileDisk {
     fd: RawFd,
     /// Bytes; whole blocks.
     size: AtomicU64,
+    /// Each is for one thread: a ring is tied to the one that made it.
+    queues: Mutex<Vec<(ThreadId, Box<dyn Queue>)>>,
 }
 
 impl FileDisk {
@@ -54,6 +64,7 @@ impl FileDisk {
             file,
             fd,
             size: AtomicU64::new(size),
+            queues: Mutex::default(),
         };
         if mode.write {
             disk.flush()?;
@@ -86,6 +97,25 @@ impl FileDisk {
         }
     }
 
+    /// This thread's queue, or a new one, where there may be one.
+    fn take_queue(&self) -> Option<Box<dyn Queue>> {
+        let me = thread::current().id();
+        let mut queues = self.queues.lock();
+        if let Some(n) = queues.iter().position(|(owner, _)| *owner == me) {
+            return Some(queues.remove(n).1);
+        }
+        drop(queues);
+        self.io.queue(DEPTH).ok()
+    }
+
+    fn keep_queue(&self, queue: Box<dyn Queue>) {
+        let mut queues = self.queues.lock();
+        let oldest = (queues.len() >= QUEUES).then(|| queues.remove(0));
+        queues.push((thread::current().id(), queue));
+        drop(queues);
+        drop(oldest);
+    }
+
     fn failed(&self, errno: i32, what: &str, size: usize, offset: u64) -> Error {
         let path = self.file.path().display();
         let error = Error::os(errno, format!("{what} {size} bytes at {offset} of {path}"));
@@ -112,6 +142,35 @@ impl Disk for FileDisk {
     /// Through the page cache: a write past it takes the old copy out.
     fn read_again(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         self.read_by(self.file.buffered(), offset, into)
+    }
+
+    fn read_many(&self, pieces: &mut [FilePiece<'_>]) -> Result<u64> {
+        for (offset, into) in &*pieces {
+            check(self, "read", *offset, into)?;
+        }
+        let queue = if pieces.len() > 1 {
+            self.take_queue()
+        } else {
+            None
+        };
+        let (mut whole, mut by_uring) = (vec![false; pieces.len()], 0);
+        if let Some(queue) = queue {
+            let (arrived, queue) = read_pieces(queue, self.fd, pieces);
+            if let Some(queue) = queue {
+                self.keep_queue(queue);
+            }
+            if self.io.name() == "io_uring" {
+                by_uring = arrived.iter().filter(|arrived| **arrived).count() as u64;
+            }
+            whole = arrived;
+        }
+        // What came short or failed: again, with the usual patience and errors.
+        for ((offset, into), whole) in pieces.iter_mut().zip(whole) {
+            if !whole {
+                self.read_by(self.fd, *offset, into)?;
+            }
+        }
+        Ok(by_uring)
     }
 
     fn write(&self, offset: u64, from: &[u8]) -> Result<()> {

@@ -1,17 +1,21 @@
 //! What a store asks of a disk: blocks at offsets, durable writes, flushes.
 //!
-//! Two implementations: [`FileDisk`] over a file or block device, and `sim::SimDisk` in memory.
-//! Guarded by `tests/kv_disk.rs`, which runs the same tests over both.
+//! [`FileDisk`] is a file or block device, [`DaxDisk`] a file in persistent memory, and
+//! `sim::SimDisk` in memory. Guarded by `tests/kv_disk.rs`, which runs the same tests over all.
 
 mod blocks;
+mod dax;
 mod file;
+mod mapping;
 
 use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::FilePiece;
 
-pub use blocks::Blocks;
+pub use blocks::{Blocks, SharedBlocks};
+pub use dax::DaxDisk;
 pub use file::FileDisk;
 
 /// The unit of every read, write and offset, bytes.
@@ -44,6 +48,18 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// As `read`.
     fn read_again(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         self.read(offset, into)
+    }
+
+    /// As `read`, for several pieces at once: the disk may work at all of them together. Answers
+    /// how many of them io_uring read.
+    ///
+    /// # Errors
+    /// As `read`.
+    fn read_many(&self, pieces: &mut [FilePiece<'_>]) -> Result<u64> {
+        for (offset, into) in pieces {
+            self.read(*offset, into)?;
+        }
+        Ok(0)
     }
 
     /// Writes all of `from` at `offset`. Durable only after a [`Disk::flush`] that began after

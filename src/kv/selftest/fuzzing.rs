@@ -30,17 +30,20 @@ pub enum Target {
     Page,
     /// A block of the index.
     Meta,
+    /// The summary at the end of a segment.
+    Summary,
     /// Operations of a store, beside a map.
     Operations,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Wal,
         Self::Superblock,
         Self::Page,
         Self::Meta,
+        Self::Summary,
         Self::Operations,
     ];
 
@@ -52,6 +55,7 @@ impl Target {
             Self::Superblock => "kv_superblock",
             Self::Page => "kv_page",
             Self::Meta => "kv_meta",
+            Self::Summary => "kv_summary",
             Self::Operations => "kv_operations",
         }
     }
@@ -70,6 +74,7 @@ impl Target {
             Self::Superblock => superblock(bytes, right_sum),
             Self::Page => store::fuzzing::page(bytes, right_sum).map(drop),
             Self::Meta => store::fuzzing::meta(bytes, right_sum).map(drop),
+            Self::Summary => store::fuzzing::units(bytes, right_sum).map(drop),
             Self::Operations => operations(bytes),
         }
     }

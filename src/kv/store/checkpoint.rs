@@ -4,34 +4,42 @@
 //! Order, with C = all that was appended when it began:
 //! 1. a boundary in the log after C; the keys that changed up to there are taken;
 //! 2. small values go into pages, the index swaps to them where nothing newer came;
-//! 3. every taken key's entry, as it is now, goes into the meta log; the oldest meta segments are
-//!    cleaned: entries that are still the index's are stored again, tombstones end here, for
-//!    nothing older is left;
+//! 3. every taken key's entry goes into the meta log (1 to 3 for one group of keys after the
+//!    other); the oldest meta segments are cleaned: entries that are still the index's are stored
+//!    again, tombstones end here, for nothing older is left;
 //! 4. wait until all that was appended by now is durable: an entry may be newer than C, and must
-//!    not be known to the meta log if its commit could be lost;
+//!    not be known to the meta log if its commit could be lost; then the summaries of segments get
+//!    the entries of their values;
 //! 5. flush; 6. superblock; 7. the ring before C, and meta segments that left the list, are free.
 //!
 //! An error before 5 takes everything back (the keys are changed again); from 5 on it poisons.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
+use super::chains::{Chains, Notes};
+use super::changed::{Group, Taken};
+use super::index::Entry;
 use super::key::Key;
 use super::meta::{MetaBlock, MetaBuilder};
-use super::pages::PageWriter;
+use super::pages::Packer;
 use super::reference::Reference;
 use super::space::{Level, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{Blocks, Disk};
-use crate::kv::superblock::MetaSegment;
+use crate::kv::superblock::{COMPAT_SUMMARIES, MetaSegment};
 use crate::kv::wal::{Lsn, WalStart};
+
+/// Blocks of the meta log that are written together.
+const TOGETHER: usize = 16;
 
 /// A segment of the meta log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MetaPart {
     pub segment: u32,
+    /// Number of its first block.
+    pub first: u64,
     pub valid: u64,
     pub entries: u64,
     /// Bytes of the entries, without headers and padding.
@@ -48,6 +56,9 @@ pub(crate) struct MetaLog {
     pub number: u64,
     /// Segments that could not be read when they were to be cleaned.
     pub bad: Vec<u32>,
+    /// The newest delete that a checkpoint stored (0: none ever); `None` where that is not known.
+    pub newest_delete: Option<Lsn>,
+    pub chains: Chains,
 }
 
 impl MetaLog {
@@ -60,6 +71,14 @@ impl MetaLog {
     }
 }
 
+/// A block that waits to be written.
+struct Sealed {
+    number: u64,
+    bytes: Vec<u8>,
+    entries: u64,
+    payload: u64,
+}
+
 /// A meta log in the making.
 struct Draft<'a> {
     shared: &'a Shared,
@@ -67,11 +86,14 @@ struct Draft<'a> {
     next_seq: u64,
     builder: MetaBuilder,
     in_block: u64,
+    sealed: Vec<Sealed>,
     taken: Vec<u32>,
     dropped: Vec<u32>,
-    /// Keys whose entries were stored, to be stored again after a failure.
-    keys: Vec<Key>,
+    /// Hashes of the keys whose entries were stored, to be stored again after a failure.
+    hashes: Vec<u64>,
     tombstones: Vec<(Key, Lsn)>,
+    newest_delete: Option<Lsn>,
+    notes: Notes<'a>,
     level: Level,
 }
 
@@ -83,110 +105,167 @@ impl<'a> Draft<'a> {
             next_seq: meta.next_seq,
             builder: MetaBuilder::new(shared.id, shared.space.segment_bytes()),
             in_block: 0,
+            sealed: Vec::new(),
             taken: Vec::new(),
             dropped: Vec::new(),
-            keys: Vec::new(),
+            hashes: Vec::new(),
             tombstones: Vec::new(),
+            newest_delete: meta.newest_delete,
+            notes: Notes::new(&shared.space),
             level,
         }
     }
 
     fn push(&mut self, key: &[u8], lsn: Lsn, reference: &Reference) -> Result<()> {
-        let full = self.builder.push(key, lsn, reference)?;
         self.in_block += 1;
-        if full { self.end_block() } else { Ok(()) }
-    }
-
-    fn end_block(&mut self) -> Result<()> {
-        if self.builder.is_empty() {
-            return Ok(());
+        if self.builder.push(key, lsn, reference)? {
+            self.seal();
+            if self.sealed.len() >= TOGETHER {
+                return self.write_sealed();
+            }
         }
-        let (size, payload) = (self.builder.size() as u64, self.builder.payload() as u64);
-        let segment_bytes = self.shared.space.segment_bytes();
-        if self
-            .parts
-            .back()
-            .is_none_or(|p| p.valid + size > segment_bytes)
-        {
-            let segment = self.shared.space.take_meta(self.level);
-            let segment = segment.ok_or_else(|| self.shared.no_space("room for the index"))?;
-            self.taken.push(segment);
-            self.parts.push_back(MetaPart {
-                segment,
-                valid: 0,
-                entries: 0,
-                payload: 0,
-            });
-        }
-        let block = Blocks::copy_of(&self.builder.finish(self.next_seq))?;
-        if let Some(part) = self.parts.back_mut() {
-            let offset = self.shared.space.segment_start(part.segment) + part.valid;
-            self.shared.disk.write(offset, &block)?;
-            part.valid += size;
-            part.entries += self.in_block;
-            part.payload += payload;
-        }
-        self.in_block = 0;
-        self.next_seq += 1;
         Ok(())
     }
 
-    /// Small values of the taken keys into pages.
-    fn pages(&mut self, number: u64) -> Result<()> {
+    fn seal(&mut self) {
+        if self.builder.is_empty() {
+            return;
+        }
+        self.sealed.push(Sealed {
+            number: self.next_seq,
+            payload: self.builder.payload() as u64,
+            bytes: self.builder.finish(self.next_seq),
+            entries: std::mem::take(&mut self.in_block),
+        });
+        self.next_seq += 1;
+    }
+
+    /// Writes the blocks that wait, neighbours together.
+    fn write_sealed(&mut self) -> Result<()> {
         let shared = self.shared;
-        let mut pages = PageWriter::new(shared, Stream::Pages, number);
+        let (mut start, mut together) = (0, Vec::new());
+        let write = |start: u64, together: &mut Vec<u8>| {
+            if !together.is_empty() {
+                shared.disk.write(start, &Blocks::copy_of(together)?)?;
+                together.clear();
+            }
+            Ok::<_, Error>(())
+        };
+        for block in std::mem::take(&mut self.sealed) {
+            let (size, most) = (block.bytes.len() as u64, shared.space.segment_bytes());
+            if self.parts.back().is_none_or(|p| p.valid + size > most) {
+                write(start, &mut together)?;
+                let segment = shared.space.take_meta(self.level);
+                let segment = segment.ok_or_else(|| shared.no_space("room for the index"))?;
+                self.taken.push(segment);
+                self.parts.push_back(MetaPart {
+                    segment,
+                    first: 0,
+                    valid: 0,
+                    entries: 0,
+                    payload: 0,
+                });
+            }
+            if let Some(part) = self.parts.back_mut() {
+                if together.is_empty() {
+                    start = shared.space.segment_start(part.segment) + part.valid;
+                }
+                together.extend_from_slice(&block.bytes);
+                if part.valid == 0 {
+                    part.first = block.number;
+                }
+                part.valid += size;
+                part.entries += block.entries;
+                part.payload += block.payload;
+            }
+        }
+        write(start, &mut together)
+    }
+
+    fn end_block(&mut self) -> Result<()> {
+        self.seal();
+        self.write_sealed()
+    }
+
+    /// Small values of a group into pages, entries of its keys, and the index to the pages.
+    fn group(&mut self, group: &mut Group) -> Result<()> {
+        let shared = self.shared;
+        let newest = group.all.iter().filter(|t| t.is_newest());
+        self.hashes.extend(newest.map(|t| t.hash));
+        let order = group.in_order();
         // Tombstones lie in pages for repair only: not where room is short.
         let roomy =
             shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
-        for key in &self.keys {
-            // What snapshots hold must not stay in memory either.
-            let mut older = Vec::new();
-            let found = shared.index.with(key.bytes(), |entry| {
-                let entry = entry?;
-                for version in entry.older.iter().flat_map(|o| o.iter()) {
-                    if let Reference::Inline(value) = &version.reference {
-                        older.push((version.lsn, Arc::clone(value)));
-                    }
-                }
-                let wanted = matches!(entry.reference, Reference::Inline(_))
-                    || (roomy && entry.reference.is_tombstone());
-                wanted.then(|| (entry.lsn, entry.reference.clone()))
+        let mut packer = Packer::new(shared, Stream::Pages);
+        let packed = group.pack(&order, &mut packer, roomy);
+        // What was written leaves memory even where there was no room for all.
+        packer.born();
+        let outcome = packed.and_then(|()| self.entries_of(group, &order, &packer));
+        for part in group.parts() {
+            let mut inline = 0;
+            shared.index.change(part, &mut |entry, taken| {
+                let gone = swap(shared, &packer, entry, taken);
+                inline += gone.as_ref().map_or(0, Reference::len);
+                gone
             });
-            for (lsn, value) in older {
-                let from = Reference::Inline(Arc::clone(&value));
-                pages.push(key.bytes(), lsn, Some(&value), Some(from))?;
-            }
-            match found {
-                Some((lsn, Reference::Inline(value))) => {
-                    let from = Reference::Inline(Arc::clone(&value));
-                    pages.push(key.bytes(), lsn, Some(&value), Some(from))?;
-                }
-                Some((lsn, _)) => pages.push(key.bytes(), lsn, None, None)?,
-                None => {}
-            }
+            shared.inline_bytes.fetch_sub(inline as i64, Relaxed);
         }
-        pages.finish()
+        outcome
     }
 
-    /// Entries of the taken keys.
-    fn entries(&mut self) -> Result<()> {
-        for n in 0..self.keys.len() {
-            let key = self.keys[n].clone();
-            let seq = self.next_seq as u32;
-            let entry = self.shared.index.update(key.bytes(), |entry| {
-                // In memory again: it changed meanwhile, and the next checkpoint has it.
-                if matches!(entry.reference, Reference::Inline(_)) {
-                    return None;
-                }
-                entry.seq = seq;
-                Some((entry.lsn, entry.reference.clone()))
-            });
-            if let Some((lsn, reference)) = entry.flatten() {
-                self.push(key.bytes(), lsn, &reference)?;
-                if reference.is_tombstone() {
-                    self.tombstones.push((key, lsn));
-                }
+    /// Entries of what was taken. Where something newer came the log after C has it, and the next
+    /// checkpoint.
+    fn entries_of(&mut self, group: &mut Group, order: &[u32], packer: &Packer<'_>) -> Result<()> {
+        for n in order {
+            let taken = &mut group.all[*n as usize];
+            if !taken.is_newest() {
+                continue;
             }
+            let (key, lsn) = (taken.key.bytes(), taken.lsn);
+            taken.seq = self.next_seq as u32;
+            if taken.is_delete() {
+                self.push(key, lsn, &Reference::Tombstone)?;
+                self.deleted(taken.key.clone(), lsn);
+            } else if let Some(slot) = taken.slot(packer) {
+                self.push(key, lsn, &Reference::Slot(slot))?;
+            } else {
+                self.entry(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of a key as it is now.
+    fn entry(&mut self, key: &[u8]) -> Result<()> {
+        let seq = self.next_seq as u32;
+        let entry = self.shared.index.update(key, |entry| {
+            // In memory again: it changed meanwhile, and the next checkpoint has it.
+            if matches!(entry.reference, Reference::Inline(_)) {
+                return None;
+            }
+            entry.seq = seq;
+            self.notes.add(key, entry.lsn, &entry.reference);
+            Some((entry.lsn, entry.reference.clone()))
+        });
+        if let Some((lsn, reference)) = entry.flatten() {
+            self.push(key, lsn, &reference)?;
+            if reference.is_tombstone() {
+                self.deleted(Key::new(key), lsn);
+            }
+        }
+        Ok(())
+    }
+
+    fn deleted(&mut self, key: Key, lsn: Lsn) {
+        self.newest_delete = self.newest_delete.map(|newest| newest.max(lsn));
+        self.tombstones.push((key, lsn));
+    }
+
+    /// Entries of `keys`.
+    fn entries(&mut self, keys: &[Key]) -> Result<()> {
+        for key in keys {
+            self.hashes.push(self.shared.index.hash(key.bytes()));
+            self.entry(key.bytes())?;
         }
         self.end_block()
     }
@@ -233,8 +312,8 @@ impl<'a> Draft<'a> {
                 Some(entry.reference.clone())
             });
             if let Some(reference) = entry.flatten() {
+                self.hashes.push(shared.index.hash(key.bytes()));
                 self.push(key.bytes(), lsn, &reference)?;
-                self.keys.push(key);
             }
         }
         Ok(())
@@ -245,8 +324,32 @@ impl<'a> Draft<'a> {
         for segment in self.taken {
             self.shared.space.free_meta(segment);
         }
-        for key in &self.keys {
-            self.shared.index.mark_dirty(key.bytes());
+        for hash in self.hashes {
+            self.shared.index.mark_dirty(hash);
+        }
+    }
+}
+
+/// Swaps a version that was taken to its place in a page, if it is still in memory; what it had
+/// there. The caller holds its shard.
+fn swap(
+    shared: &Shared,
+    packer: &Packer<'_>,
+    mut entry: Option<&mut Entry>,
+    taken: &Taken,
+) -> Option<Reference> {
+    if let Some(entry) = &mut entry
+        && entry.lsn == taken.lsn
+    {
+        entry.seq = taken.seq;
+    }
+    let to = Reference::Slot(taken.slot(packer)?);
+    match entry.and_then(|entry| entry.version_mut(taken.lsn)) {
+        Some(now @ Reference::Inline(_)) => Some(std::mem::replace(now, to)),
+        // Replaced, or let go by the snapshot that held it.
+        _ => {
+            shared.space.died(&to, taken.key.bytes().len(), 0, 0);
+            None
         }
     }
 }
@@ -310,15 +413,17 @@ impl Shared {
         self.root.check()?;
         let mark = self.wal.seal_mark()?;
         let mut draft = Draft::new(self, meta, Level::Checkpoint);
-        for shard in 0..self.index.shards() {
-            draft.keys.extend(self.index.take_dirty(shard));
-        }
-        // Neighbours in key order share pages.
-        draft.keys.sort_unstable();
         self.index.settle_order();
         let stored = (|| {
-            draft.pages(meta.number + 1)?;
-            draft.entries()?;
+            let mut group = Group::default();
+            for shard in 0..self.index.shards() {
+                self.index.take_changed(shard, &mut group);
+                if group.is_full() || shard + 1 == self.index.shards() {
+                    draft.group(&mut group)?;
+                    group.clear();
+                }
+            }
+            draft.end_block()?;
             draft.clean()?;
             self.wal.start_after(&mark, None).map(Some)
         })();
@@ -326,21 +431,20 @@ impl Shared {
     }
 
     /// Stores the entries of `keys`, which were moved, and nothing else: the log's ring stays.
-    pub fn checkpoint_moved(&self, meta: &mut MetaLog, keys: Vec<Key>) -> Result<()> {
+    pub fn checkpoint_moved(&self, meta: &mut MetaLog, keys: &[Key]) -> Result<()> {
         self.root.check()?;
         let mut draft = Draft::new(self, meta, Level::Cleaning);
-        draft.keys = keys;
-        let stored = draft.entries().map(|()| None);
+        let stored = draft.entries(keys).map(|()| None);
         // Deleted meanwhile: only a checkpoint that stores all forgets keys.
         draft.tombstones.clear();
         self.conclude(meta, draft, stored)
     }
 
     /// Steps 4 to 7, or takes all back.
-    fn conclude(
-        &self,
+    fn conclude<'a>(
+        &'a self,
         meta: &mut MetaLog,
-        draft: Draft<'_>,
+        mut draft: Draft<'a>,
         stored: Result<Option<WalStart>>,
     ) -> Result<()> {
         let number = meta.number + 1;
@@ -350,6 +454,7 @@ impl Shared {
             }
             // The commit lock is passed: no commit is half in the index and not appended.
             self.wal.wait(self.wal.seal_mark()?.lsn, None)?;
+            self.write_summaries(&mut meta.chains, &draft.notes, meta.next_seq)?;
             Ok(start)
         });
         let start = match start {
@@ -361,7 +466,17 @@ impl Shared {
         };
         let flushed = self.disk.flush().inspect_err(|e| self.root.fail(e));
         let list = MetaLog::list(&draft.parts);
-        let written = flushed.and_then(|()| self.root.write(start.as_ref(), list));
+        let first = draft.parts.front().filter(|part| part.valid > 0);
+        let first = first.map(|part| part.first);
+        let newest_delete = draft.newest_delete;
+        let written = flushed.and_then(|()| {
+            self.root.write(start.as_ref(), |superblock| {
+                superblock.meta = list;
+                superblock.meta_first = first;
+                superblock.newest_delete = newest_delete;
+                superblock.compat |= COMPAT_SUMMARIES;
+            })
+        });
         if let Err(error) = written {
             // Which list is in force is not known: nothing that either names is written over,
             // for the store takes no writes any more.
@@ -373,7 +488,10 @@ impl Shared {
         }
         meta.parts = draft.parts;
         meta.next_seq = draft.next_seq;
+        meta.newest_delete = newest_delete;
         meta.number = number;
+        // Lets go of the segments, so that those which are free can be had.
+        draft.notes = Notes::new(&self.space);
         self.space.set_durable(self.wal.durable_lsn());
         self.space.set_checkpoint(number);
         for segment in draft.dropped {
@@ -383,6 +501,7 @@ impl Shared {
             self.index.forget(key.bytes(), lsn);
         }
         self.space.reclaim();
+        self.clear_summaries(&mut meta.chains, meta.next_seq);
         self.counters.checkpoints.fetch_add(1, Relaxed);
         Ok(())
     }

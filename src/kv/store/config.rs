@@ -20,6 +20,17 @@ pub(crate) const CLEANING_SEGMENTS: u64 = 2;
 /// one for the index of a checkpoint.
 pub(crate) const RESERVE_SEGMENTS: u64 = CLEANING_SEGMENTS + 1;
 
+/// How the disk of a store is reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DiskLevel {
+    /// By reads and writes of the file or block device, past the page cache where that can be.
+    #[default]
+    File,
+    /// By a mapping of a file in persistent memory, with cache-line flushes. Refused where the
+    /// file system does not map with `MAP_SYNC`.
+    Dax,
+}
+
 /// How to create and open a store. The geometry fields count when the store is created; an
 /// existing store keeps the geometry that it was created with.
 #[derive(Debug, Clone)]
@@ -53,6 +64,8 @@ pub struct KvConfig {
     pub max_batch_bytes: usize,
     /// Most bytes that wait for the log thread.
     pub pending_bytes: usize,
+    /// How `open` reaches the disk. The same store may be opened either way.
+    pub level: DiskLevel,
 }
 
 impl Default for KvConfig {
@@ -72,6 +85,7 @@ impl Default for KvConfig {
             exclusive: false,
             max_batch_bytes: 1 << 20,
             pending_bytes: 16 << 20,
+            level: DiskLevel::File,
         }
     }
 }

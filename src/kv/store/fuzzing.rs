@@ -3,6 +3,7 @@
 use super::meta::MetaBlock;
 use super::page::{page_bytes, slot_at, slots, value_of};
 use super::reference::{Reference, SlotRef};
+use super::summary;
 use crate::base::crc::crc32c;
 use crate::kv::disk::BLOCK;
 
@@ -91,4 +92,52 @@ pub(crate) fn meta(bytes: &[u8], right_sum: bool) -> Result<usize, String> {
         None if given > all.len() => Err(format!("{given} bytes of keys in {}", all.len())),
         None => Ok(entries),
     }
+}
+
+/// Reads the end of a segment as its summary; the entries that it gives.
+///
+/// # Errors
+/// What it must not do, in words.
+pub(crate) fn units(bytes: &[u8], right_sum: bool) -> Result<usize, String> {
+    let mut all = bytes.to_vec();
+    let size = bytes.len().next_multiple_of(BLOCK).max(BLOCK);
+    all.resize(size, 0);
+    let word = |all: &[u8], at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&all[at..at + 8]);
+        u64::from_le_bytes(word)
+    };
+    // The store and the place that the last unit names.
+    let footer = size - summary::FOOTER;
+    let id = word(&all, footer + 8);
+    let unit = summary::size_before(&all).unwrap_or(size);
+    let start = word(&all, footer + 16).wrapping_sub((size as u64).saturating_sub(unit as u64));
+    let start = start.min(u64::MAX / 2);
+    if right_sum {
+        let mut end = size;
+        while let Some(unit) = summary::size_before(&all[..end]).filter(|unit| *unit <= end) {
+            let from = end - unit;
+            let crc = summary::crc_of(&all[from..end]);
+            let at = end - summary::FOOTER + 4;
+            all[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+            end = from;
+        }
+    }
+    let (mut entries, mut given, mut unlike) = (0, 0, false);
+    let found = summary::units(&all, start, id);
+    let taken: usize = found.iter().map(|unit| unit.bytes).sum();
+    for unit in found {
+        unit.entries(&mut |key, _, reference| {
+            entries += 1;
+            given += key.len();
+            unlike |= summary::home(&reference).is_none();
+        });
+    }
+    if unlike {
+        return Err("an entry that names no extent".to_owned());
+    }
+    if taken > size || given > taken {
+        return Err(format!("{given} bytes of keys in {taken} of {size}"));
+    }
+    Ok(entries)
 }

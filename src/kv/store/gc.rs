@@ -69,7 +69,7 @@ impl Shared {
             }
             let before = self.space.free_and_all().0;
             let moved = self.move_out(meta, &victims)?;
-            self.checkpoint_moved(meta, moved)?;
+            self.checkpoint_moved(meta, &moved)?;
             self.counters.gc_rounds.fetch_add(1, Relaxed);
             let gained = self.space.free_and_all().0.saturating_sub(before);
             freed += gained;
@@ -149,7 +149,7 @@ impl Shared {
         });
         alive.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let moved_keys = alive.iter().map(|item| item.key.clone()).collect();
-        let mut pages = PageWriter::new(self, Stream::Moved, next);
+        let mut pages = PageWriter::new(self, next);
         for item in alive {
             let key = item.key.bytes();
             let moved = match &item.reference {
@@ -159,7 +159,7 @@ impl Shared {
                             self.counters
                                 .gc_bytes
                                 .fetch_add(value.len() as u64, Relaxed);
-                            pages.push(key, item.lsn, Some(value), Some(item.reference.clone()))?;
+                            pages.push(key, item.lsn, value, item.reference.clone())?;
                             continue;
                         }
                         None => Err(Error::new(ErrorKind::Corrupted, "a slot is damaged")),

@@ -13,7 +13,8 @@ use super::config::KvConfig;
 use super::put_writer::PutWriter;
 use super::read::Located;
 use super::repair::RepairReport;
-use super::snapshot::{Scan, Snapshot};
+use super::scan::Scan;
+use super::snapshot::Snapshot;
 use super::stats::KvStats;
 use super::verify::VerifyReport;
 use super::{Shared, open, repair, worker};
@@ -158,9 +159,12 @@ impl Store {
     /// # Errors
     /// `InvalidArgument` for a key of no bytes or too many; `NoSpace`, `TimedOut`, `Poisoned`.
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        let lsn = self.put_async(key, value)?;
-        self.shared().wal.wait(lsn, None)?;
-        Ok(lsn)
+        let shared = self.shared();
+        shared.counters.put.time(|| {
+            let lsn = shared.put(key, value)?;
+            shared.wal.wait(lsn, None)?;
+            Ok(lsn)
+        })
     }
 
     /// Puts a value: visible when this returns, durable when `wait` of the result does.
@@ -168,7 +172,9 @@ impl Store {
     /// # Errors
     /// As `put`.
     pub fn put_async(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        self.shared().put(key, value)
+        let shared = self.shared();
+        let counters = &shared.counters;
+        counters.put_async.sample(|| shared.put(key, value))
     }
 
     /// Deletes a key; whether it was there. Durable when this returns.
@@ -239,7 +245,8 @@ impl Store {
     /// # Errors
     /// `Corrupted` when the disk does not hold what was written; `Io`; `OutOfHostMemory`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.shared().get_at(key, Lsn::MAX)
+        let shared = self.shared();
+        shared.counters.get.sample(|| shared.get_at(key, Lsn::MAX))
     }
 
     /// Bytes of the value of `key` from `offset` on, verified; how many there were, `None` where
@@ -248,7 +255,11 @@ impl Store {
     /// # Errors
     /// As `get`. `into` holds anything then.
     pub fn get_into(&self, key: &[u8], offset: u64, into: &mut [u8]) -> Result<Option<usize>> {
-        self.shared().get_into_at(key, Lsn::MAX, offset, into)
+        let shared = self.shared();
+        let counters = &shared.counters;
+        counters
+            .get
+            .sample(|| shared.get_into_at(key, Lsn::MAX, offset, into))
     }
 
     /// Length of the value of `key`, bytes. Memory only.
@@ -298,7 +309,8 @@ impl Store {
         PutWriter::new(self.shared(), key, size_hint)
     }
 
-    /// Up to `limit` keys of `range` in order, as of now.
+    /// Up to `limit` keys of `range` in order, as of now. For their values too, `next_entry` of
+    /// the result is faster than its items.
     ///
     /// # Errors
     /// `NotSupported` when the store was opened without ordered keys.

@@ -18,10 +18,12 @@ use super::reference::Reference;
 use crate::kv::wal::Lsn;
 
 const SHARDS: usize = 256;
+/// Keys that `with_group` takes at most: what a processor has under way at once.
+pub(crate) const GROUP: usize = 16;
 /// What an entry costs beside its heap: the table's slot, its control byte and spare room.
-const ENTRY_COST: u64 = 112;
+const ENTRY_COST: u64 = 120;
 /// What a key costs in the ordered set.
-const ORDERED_COST: u64 = 32;
+const ORDERED_COST: u64 = 40;
 
 /// One version of a value that snapshots may still ask for.
 #[derive(Debug, Clone)]
@@ -62,21 +64,29 @@ impl Entry {
             .map(|v| (v.lsn, &v.reference))
     }
 
-    fn cost(&self, ordered: bool) -> u64 {
+    /// The place of version `lsn`, to change it.
+    pub fn version_mut(&mut self, lsn: Lsn) -> Option<&mut Reference> {
+        if self.lsn == lsn {
+            return Some(&mut self.reference);
+        }
+        let mut older = self.older.as_mut()?.iter_mut();
+        older.find(|v| v.lsn == lsn).map(|v| &mut v.reference)
+    }
+
+    pub(super) fn cost(&self, ordered: bool) -> u64 {
         let older = self.older.as_ref().map_or(0, |o| {
             o.iter().map(|v| 48 + v.reference.heap()).sum::<u64>()
         });
-        let keys = if ordered { 2 } else { 1 };
         let ordered = if ordered { ORDERED_COST } else { 0 };
-        ENTRY_COST + keys * self.key.heap() + self.reference.heap() + older + ordered
+        ENTRY_COST + self.key.heap() + self.reference.heap() + older + ordered
     }
 }
 
 #[derive(Debug, Default)]
-struct Shard {
-    table: HashTable<Entry>,
-    /// Keys changed since the last checkpoint, each once (its entry says dirty).
-    dirty: Vec<Key>,
+pub(super) struct Shard {
+    pub(super) table: HashTable<Entry>,
+    /// Hashes of the keys changed since the last checkpoint, one for each entry that says dirty.
+    pub(super) dirty: Vec<u64>,
     /// Keys that have, or had, older versions.
     versioned: Vec<Key>,
 }
@@ -95,12 +105,12 @@ pub(crate) struct Replaced {
 /// The table and the ordered keys.
 #[derive(Debug)]
 pub(crate) struct Index {
-    shards: Box<[RwLock<Shard>]>,
+    pub(super) shards: Box<[RwLock<Shard>]>,
     ordered: Option<Ordered>,
-    hasher: Hasher,
+    pub(super) hasher: Hasher,
     keys: AtomicU64,
     bytes: AtomicU64,
-    dirty: AtomicU64,
+    pub(super) dirty: AtomicU64,
     /// Entries in the shards' lists of versioned keys.
     versioned: AtomicU64,
 }
@@ -125,10 +135,20 @@ impl Index {
         }
     }
 
+    /// The shard of a key of this hash.
+    #[inline]
+    pub(super) fn number(hash: u64) -> usize {
+        // The table uses the low and the top seven bits; the shard uses others.
+        (hash >> 40) as usize % SHARDS
+    }
+
     #[inline]
     fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        // The table uses the low and the top seven bits; the shard uses others.
-        &self.shards[(hash >> 40) as usize % SHARDS]
+        &self.shards[Self::number(hash)]
+    }
+
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
     }
 
     /// Keys that have a value.
@@ -165,7 +185,31 @@ impl Index {
         look(shard.table.find(hash, |e| e.key.bytes() == key))
     }
 
-    fn add_cost(&self, before: u64, after: u64) {
+    /// Calls `look` for the entries of up to `GROUP` keys, in their order, with a key's number,
+    /// under the read locks of all their shards. Faster than one after the other: a lock would
+    /// keep the processor from asking memory for the next entry before it has the last.
+    pub fn with_group(&self, keys: &[&[u8]], look: &mut dyn FnMut(usize, &Entry)) {
+        let keys = &keys[..keys.len().min(GROUP)];
+        let hashes: [u64; GROUP] =
+            std::array::from_fn(|n| keys.get(n).map_or(0, |key| self.hasher.hash(key)));
+        // Recursive: two keys may share a shard, and nobody who waits for one, while others are
+        // held here, may be waited for. Who writes to a shard waits for no other.
+        let shards: [_; GROUP] = std::array::from_fn(|n| {
+            let shard = keys.get(n).map(|_| self.shard(hashes[n]));
+            shard.map(RwLock::read_recursive)
+        });
+        let entries: [Option<&Entry>; GROUP] = std::array::from_fn(|n| {
+            let (shard, key) = (shards[n].as_ref()?, keys.get(n)?);
+            shard.table.find(hashes[n], |e| e.key.bytes() == *key)
+        });
+        for (n, entry) in entries.iter().enumerate() {
+            if let Some(entry) = entry {
+                look(n, entry);
+            }
+        }
+    }
+
+    pub(super) fn add_cost(&self, before: u64, after: u64) {
         self.bytes.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
@@ -218,7 +262,7 @@ impl Index {
                 }
                 if !entry.dirty {
                     entry.dirty = true;
-                    dirty.push(entry.key.clone());
+                    dirty.push(hash);
                     self.dirty.fetch_add(1, Relaxed);
                 }
                 self.add_cost(before, entry.cost(ordered));
@@ -232,7 +276,7 @@ impl Index {
                     seq: 0,
                     dirty: true,
                 };
-                dirty.push(entry.key.clone());
+                dirty.push(hash);
                 self.dirty.fetch_add(1, Relaxed);
                 self.add_cost(0, entry.cost(ordered));
                 if let Some(ordered) = &self.ordered {
@@ -303,34 +347,15 @@ impl Index {
         let (before, was_dirty) = (entry.cost(ordered), entry.dirty);
         let result = change(entry);
         if entry.dirty && !was_dirty {
-            dirty.push(entry.key.clone());
+            dirty.push(hash);
             self.dirty.fetch_add(1, Relaxed);
         }
         self.add_cost(before, entry.cost(ordered));
         Some(result)
     }
 
-    /// Takes the changed keys of shard `n` and makes them clean.
-    pub fn take_dirty(&self, n: usize) -> Vec<Key> {
-        let mut shard = self.shards[n].write();
-        let keys = std::mem::take(&mut shard.dirty);
-        for key in &keys {
-            let hash = self.hasher.hash(key.bytes());
-            if let Some(e) = shard.table.find_mut(hash, |e| e.key == *key) {
-                e.dirty = false;
-            }
-        }
-        self.dirty.fetch_sub(keys.len() as u64, Relaxed);
-        keys
-    }
-
     pub fn shards(&self) -> usize {
         self.shards.len()
-    }
-
-    /// Says that `key` must be in the next checkpoint (again).
-    pub fn mark_dirty(&self, key: &[u8]) {
-        self.update(key, |e| e.dirty = true);
     }
 
     /// Forgets a deleted key if it is clean, has no older version, and is still version `lsn`.
@@ -398,7 +423,7 @@ impl Index {
                     // A checkpoint may be about to store it: only the next one forgets it.
                     if entry.reference.is_tombstone() && !entry.dirty {
                         entry.dirty = true;
-                        dirty.push(entry.key.clone());
+                        dirty.push(hash);
                         self.dirty.fetch_add(1, Relaxed);
                     }
                 }
@@ -436,8 +461,15 @@ impl Index {
         }
     }
 
-    /// Up to `most` keys in order from `from` to `to`, deleted ones too.
-    pub fn keys_between(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, most: usize) -> Vec<Key> {
+    /// Calls `each` with up to `most` keys in order from `from` to `to`, deleted ones too. It must
+    /// not look anything up: the keys' lock is held.
+    pub fn each_between(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        most: usize,
+        each: &mut dyn FnMut(&[u8]),
+    ) {
         let empty = match (from, to) {
             (Bound::Excluded(a), Bound::Excluded(b)) => a >= b,
             (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => {
@@ -445,14 +477,13 @@ impl Index {
             }
             _ => false,
         };
-        match &self.ordered {
-            Some(ordered) if !empty => ordered
-                .keys()
-                .range::<[u8], _>((from, to))
-                .take(most)
-                .cloned()
-                .collect(),
-            _ => Vec::new(),
+        if let Some(ordered) = &self.ordered
+            && !empty
+        {
+            let keys = ordered.keys();
+            for key in keys.range::<[u8], _>((from, to)).take(most) {
+                each(key.bytes());
+            }
         }
     }
 }
@@ -504,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn dirty_keys_are_taken_once_and_tombstones_are_forgotten_when_clean() {
+    fn tombstones_are_forgotten_when_clean() {
         let index = Index::new(true);
         for n in 0..1000u32 {
             index.apply(&n.to_le_bytes(), 1, inline("x"), |_| false);
@@ -513,17 +544,17 @@ mod tests {
         assert_eq!(index.dirty(), 1000);
         index.forget(&7u32.to_le_bytes(), 2);
         assert!(index.with(&7u32.to_le_bytes(), |e| e.is_some()));
-        let taken: usize = (0..index.shards()).map(|n| index.take_dirty(n).len()).sum();
-        assert_eq!((taken, index.dirty()), (1000, 0));
+        for n in 0..index.shards() {
+            index.take_changed(n, &mut Default::default());
+        }
+        assert_eq!(index.dirty(), 0);
         for n in 0..1000u32 {
             index.forget(&n.to_le_bytes(), 2);
         }
         assert_eq!((index.bytes(), index.keys()), (0, 0));
-        assert!(
-            index
-                .keys_between(Bound::Unbounded, Bound::Unbounded, 9)
-                .is_empty()
-        );
+        index.each_between(Bound::Unbounded, Bound::Unbounded, 9, &mut |_| {
+            unreachable!("all are forgotten")
+        });
     }
 
     #[test]
@@ -544,8 +575,9 @@ mod tests {
             index.apply(k.as_bytes(), 1, inline(k), |_| false);
         }
         let keys = |a, b, n| -> Vec<Vec<u8>> {
-            let keys = index.keys_between(a, b, n);
-            keys.iter().map(|k| k.bytes().to_vec()).collect()
+            let mut keys = Vec::new();
+            index.each_between(a, b, n, &mut |key| keys.push(key.to_vec()));
+            keys
         };
         let all = keys(Bound::Unbounded, Bound::Unbounded, 3);
         assert_eq!(all, [b"a", b"b", b"c"]);

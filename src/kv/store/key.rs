@@ -2,14 +2,16 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-const SHORT: usize = 22;
+const SHORT: usize = 30;
 
-/// An owned key of 24 bytes, or a pointer to a longer one.
+/// A key of 32 bytes, or a pointer to a longer one, which all copies share: who comes from the
+/// ordered keys has the bytes at hand that the table compares.
 #[derive(Clone)]
 pub(crate) enum Key {
     Short(u8, [u8; SHORT]),
-    Long(Box<[u8]>),
+    Long(Arc<[u8]>),
 }
 
 impl Key {
@@ -44,11 +46,11 @@ impl Key {
             .map_or(0, |b| u64::from_le_bytes(*b).swap_bytes())
     }
 
-    /// Bytes outside of the 24.
+    /// Bytes outside of the 32, those of all copies.
     pub fn heap(&self) -> u64 {
         match self {
             Self::Short(..) => 0,
-            Self::Long(bytes) => bytes.len() as u64,
+            Self::Long(bytes) => bytes.len() as u64 + 16,
         }
     }
 }
@@ -136,8 +138,8 @@ mod tests {
     #[test]
     fn keys_keep_their_bytes_and_order() {
         let mut keys: Vec<Vec<u8>> = (0..100usize).map(|n| vec![n as u8; n]).collect();
-        keys.push(vec![255; 22]);
-        keys.push(vec![255; 23]);
+        keys.push(vec![255; SHORT]);
+        keys.push(vec![255; SHORT + 1]);
         keys.extend([&b"\0"[..], b"\0\0", b"a", b"a\0", b"a\0b", b"ab"].map(<[u8]>::to_vec));
         keys.push([&b"same first eight"[..], &[0; 20]].concat());
         keys.push(b"same first".to_vec());
@@ -147,7 +149,7 @@ mod tests {
                 assert_eq!(Key::new(k).cmp(&Key::new(other)), k.cmp(other));
             }
         }
-        assert_eq!(std::mem::size_of::<Key>(), 24);
+        assert_eq!(std::mem::size_of::<Key>(), 32);
     }
 
     #[test]

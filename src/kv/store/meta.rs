@@ -44,17 +44,9 @@ impl MetaBuilder {
 
     /// Adds an entry; whether the block is long enough to be written.
     pub fn push(&mut self, key: &[u8], lsn: Lsn, reference: &Reference) -> Result<bool> {
-        self.bytes.extend((key.len() as u32).to_le_bytes());
-        self.bytes.extend(lsn.to_le_bytes());
-        self.bytes.extend(key);
-        reference.encode(&mut self.bytes)?;
+        encode_entry(&mut self.bytes, key, lsn, reference)?;
         self.entries += 1;
         Ok(self.bytes.len() >= self.target)
-    }
-
-    /// Bytes of the finished block.
-    pub fn size(&self) -> usize {
-        self.bytes.len().next_multiple_of(BLOCK)
     }
 
     /// Bytes of the entries.
@@ -113,22 +105,45 @@ impl<'a> MetaBlock<'a> {
     /// # Errors
     /// `Corrupted` when an entry is no entry: the checksum held, so this was written wrongly.
     pub fn entries(&self, each: &mut dyn FnMut(&[u8], Lsn, Reference)) -> Result<usize> {
-        let mut r = Reader(self.body);
-        for n in 0..self.entries {
-            let entry = (|| {
-                let key_len = r.u32()? as usize;
-                let lsn = r.u64()?;
-                let key = r.take(key_len)?;
-                Some((key, lsn, Reference::decode(&mut r)?))
-            })();
-            let Some((key, lsn, reference)) = entry else {
-                let what = format!("entry {n} of meta block {} cannot be read", self.seq);
-                return Err(Error::new(ErrorKind::Corrupted, what));
-            };
-            each(key, lsn, reference);
-        }
-        Ok(self.body.len() - r.0.len())
+        each_entry(self.body, self.entries, each).map_err(|n| {
+            let what = format!("entry {n} of meta block {} cannot be read", self.seq);
+            Error::new(ErrorKind::Corrupted, what)
+        })
     }
+}
+
+/// Appends the stored form of an entry.
+pub(crate) fn encode_entry(
+    into: &mut Vec<u8>,
+    key: &[u8],
+    lsn: Lsn,
+    reference: &Reference,
+) -> Result<()> {
+    into.extend((key.len() as u32).to_le_bytes());
+    into.extend(lsn.to_le_bytes());
+    into.extend(key);
+    reference.encode(into)
+}
+
+/// Calls `each` for the `count` entries in `body`; the bytes that they take, or the number of the
+/// first that is none.
+pub(crate) fn each_entry(
+    body: &[u8],
+    count: u32,
+    each: &mut dyn FnMut(&[u8], Lsn, Reference),
+) -> std::result::Result<usize, u32> {
+    let mut r = Reader(body);
+    for n in 0..count {
+        let entry = (|| {
+            let key_len = r.u32()? as usize;
+            let lsn = r.u64()?;
+            let key = r.take(key_len)?;
+            Some((key, lsn, Reference::decode(&mut r)?))
+        })();
+        let (key, lsn, reference) = entry.ok_or(n)?;
+        each(key, lsn, reference);
+    }
+    Ok(body.len() - r.0.len())
 }
 
 #[cfg(test)]
@@ -141,8 +156,8 @@ mod tests {
         b.push(b"dead", 4, &Reference::Tombstone).unwrap();
         let extent = Reference::extent(8192, 4096, vec![1, 2]);
         b.push(&[9; 5000], 5, &extent).unwrap();
-        assert_eq!(b.size(), 8192);
         let block = b.finish(77);
+        assert_eq!(block.len(), 8192);
         assert!(b.is_empty());
         let parsed = MetaBlock::parse(&block, 3).unwrap();
         assert_eq!((parsed.seq, parsed.bytes), (77, 8192));
@@ -167,6 +182,6 @@ mod tests {
         while !b.push(&[1; 100], 1, &Reference::Tombstone).unwrap() {
             pushed += 1;
         }
-        assert!(pushed > 100 && b.size() <= 20 << 10);
+        assert!(pushed > 100 && b.finish(1).len() <= 20 << 10);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::base::clock::now_ns;
 use crate::error::Result;
+use crate::io::FilePiece;
 use crate::kv::disk::Disk;
 use crate::metrics::{Histogram, Latency};
 
@@ -20,6 +21,9 @@ pub(crate) struct Meter {
     pub durable_writes: AtomicU64,
     pub durable_bytes: AtomicU64,
     pub flushes: AtomicU64,
+    /// Reads of several pieces at once, and the pieces that io_uring read.
+    pub vectored_reads: AtomicU64,
+    pub uring_reads: AtomicU64,
     read: Histogram,
     write: Histogram,
     durable: Histogram,
@@ -41,6 +45,8 @@ impl Meter {
             durable_writes: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
+            vectored_reads: AtomicU64::new(0),
+            uring_reads: AtomicU64::new(0),
             read: Histogram::default(),
             write: Histogram::default(),
             durable: Histogram::default(),
@@ -133,6 +139,20 @@ impl Disk for Meter {
         self.reads.fetch_add(1, Relaxed);
         self.read_bytes.fetch_add(into.len() as u64, Relaxed);
         self.timed(&self.read, || self.disk.read_again(offset, into))
+    }
+
+    fn read_many(&self, pieces: &mut [FilePiece<'_>]) -> Result<u64> {
+        if let [(offset, into)] = pieces {
+            self.read(*offset, into)?;
+            return Ok(0);
+        }
+        let bytes: usize = pieces.iter().map(|(_, into)| into.len()).sum();
+        self.reads.fetch_add(pieces.len() as u64, Relaxed);
+        self.read_bytes.fetch_add(bytes as u64, Relaxed);
+        self.vectored_reads.fetch_add(1, Relaxed);
+        let by_uring = self.timed(&self.read, || self.disk.read_many(pieces))?;
+        self.uring_reads.fetch_add(by_uring, Relaxed);
+        Ok(by_uring)
     }
 
     fn write(&self, offset: u64, from: &[u8]) -> Result<()> {

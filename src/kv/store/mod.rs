@@ -4,12 +4,16 @@
 //! bytes, `read` verifies them; `checkpoint` makes the index durable; `gc` moves what is alive out
 //! of segments that are mostly dead, `space` says when a segment may be written again; `worker` is
 //! the one thread that does both in the background. `open` recovers, `verify` and `repair` look at
-//! everything. Byte layout: `docs/format-kv.md`.
+//! everything. `chains` writes summaries of what lies in segments, `summary` is their layout: for
+//! repair only. Byte layout: `docs/format-kv.md`.
 //!
 //! Invariants: log order is index order; a reference is only visible when its bytes are written;
 //! bytes are written over only when nothing durable or held refers to them. Guarded by
-//! `tests/kv_store.rs`, `tests/kv_model.rs`, `tests/kv_crash.rs`, `tests/kv_seeded_bugs.rs`.
+//! `tests/kv_store.rs`, `tests/kv_model.rs`, `tests/kv_crash.rs`, `tests/kv_seeded_bugs.rs`,
+//! `tests/kv_summaries.rs`.
 
+mod chains;
+mod changed;
 mod checkpoint;
 mod commit;
 mod config;
@@ -29,26 +33,29 @@ mod read;
 mod reference;
 mod repair;
 mod root;
+mod scan;
 mod snapshot;
 mod space;
 mod stats;
+mod summary;
 mod value;
 mod verify;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 pub use commit::Batch;
-pub use config::{KEY_MAX, KvConfig, VALUE_MAX};
+pub use config::{DiskLevel, KEY_MAX, KvConfig, VALUE_MAX};
 pub use handle::Store;
 pub use put_writer::{DeviceRun, PutWriter};
 pub use read::{Located, Piece};
 pub use repair::RepairReport;
-pub use snapshot::{Item, Scan, Snapshot};
+pub use scan::{Entry, Item, Scan};
+pub use snapshot::Snapshot;
 pub use stats::KvStats;
 pub use verify::{Problem, VerifyReport};
 
@@ -61,17 +68,19 @@ use snapshot::Snapshots;
 use space::{Level, Space, Stream};
 use worker::Signal;
 
+use super::disk::SharedBlocks;
 use super::wal::Wal;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Histogram;
 
 /// Pages of small values that were read, by offset and how often their segment was taken.
-type PageCache = quick_cache::sync::Cache<(u64, u32), Arc<[u8]>, PageWeight>;
+type PageCache = quick_cache::sync::Cache<(u64, u32), SharedBlocks, PageWeight>;
 
 #[derive(Debug, Clone)]
 struct PageWeight;
 
-impl quick_cache::Weighter<(u64, u32), Arc<[u8]>> for PageWeight {
-    fn weight(&self, _: &(u64, u32), page: &Arc<[u8]>) -> u64 {
+impl quick_cache::Weighter<(u64, u32), SharedBlocks> for PageWeight {
+    fn weight(&self, _: &(u64, u32), page: &SharedBlocks) -> u64 {
         page.len() as u64 + 64
     }
 }
@@ -88,6 +97,9 @@ struct Counters {
     gc_rounds: AtomicU64,
     gc_bytes: AtomicU64,
     user_bytes: AtomicU64,
+    get: Histogram,
+    put: Histogram,
+    put_async: Histogram,
 }
 
 /// Everything of an open store.
@@ -142,16 +154,18 @@ impl Shared {
 
     /// Lets versions go that no snapshot can ask for any more.
     fn prune(&self) {
+        // A snapshot that comes after the list was made sees this record at least, and may ask
+        // for what is replaced after it.
+        let listed = self.wal.appended_lsn();
         let held = self.snapshots.all();
         let needed = |older: u64, newer: u64| {
             let first = held.partition_point(|lsn| *lsn < older);
-            held.get(first).is_some_and(|lsn| *lsn < newer)
+            newer > listed || held.get(first).is_some_and(|lsn| *lsn < newer)
         };
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
         });
-        self.inline_bytes
-            .fetch_sub(inline, std::sync::atomic::Ordering::Relaxed);
+        self.inline_bytes.fetch_sub(inline, Relaxed);
     }
 
     /// Keeps the first failure of the background thread for `stats` and `sync`.
@@ -159,12 +173,16 @@ impl Shared {
         self.last_error.lock().get_or_insert(error);
     }
 
-    /// One round of the background thread.
-    fn round(self: &Arc<Self>, space: bool) -> Result<()> {
+    /// One round of the background thread: a checkpoint was asked for, or space.
+    fn round(self: &Arc<Self>, checkpoint: bool, space: bool) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
+        // A commit that was under way when the last snapshot went may have kept a version for it.
+        self.prune();
         let mut stored = Ok(());
-        if !space || freed == 0 || self.is_low() {
+        // Both may be asked for at once: space that was found serves who asked for a checkpoint
+        // nothing, and nobody asks for it again.
+        if checkpoint || (space && (freed == 0 || self.is_low())) {
             // What commits deleted may only lack durability, small values only their pages.
             stored = self.checkpoint();
         }

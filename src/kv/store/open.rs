@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::checkpoint::{MetaLog, MetaPart, read_part};
 use super::commit::parse;
-use super::config::KvConfig;
+use super::config::{DiskLevel, KvConfig};
 use super::index::Index;
 use super::meter::Meter;
 use super::reference::Reference;
@@ -23,9 +23,9 @@ use super::value::read_manifest;
 use super::worker::Signal;
 use super::{Counters, PageWeight, Shared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{OpenMode, posix::Posix};
-use crate::kv::disk::{BLOCK, Blocks, Disk, FileDisk};
-use crate::kv::superblock::{COPIES, Geometry, Superblock};
+use crate::io::{self, OpenMode};
+use crate::kv::disk::{BLOCK, Blocks, DaxDisk, Disk, FileDisk};
+use crate::kv::superblock::{COMPAT_SUMMARIES, COPIES, Geometry, Superblock};
 use crate::kv::wal::{self, Wal, WalConfig, WalStart};
 
 /// Threads that read the meta log.
@@ -98,7 +98,10 @@ pub(crate) fn create_as(disk: &Arc<dyn Disk>, config: &KvConfig, uuid: [u8; 16])
     } else {
         config.size_bytes
     };
-    Superblock::new(uuid, geometry, size)?.create(&**disk)
+    let mut superblock = Superblock::new(uuid, geometry, size)?;
+    superblock.compat |= COMPAT_SUMMARIES;
+    superblock.newest_delete = Some(0);
+    superblock.create(&**disk)
 }
 
 /// The disk at `path`, and whether a store may be made there.
@@ -111,7 +114,20 @@ pub(crate) fn file(path: &Path, config: &KvConfig) -> Result<(Arc<dyn Disk>, boo
         truncate: false,
         exclusive: config.create && config.exclusive,
     };
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(path, mode, Arc::new(Posix))?);
+    let was_there = path.exists();
+    let file = FileDisk::open(path, mode, io::best())?;
+    let disk: Arc<dyn Disk> = match config.level {
+        DiskLevel::File => Arc::new(file),
+        DiskLevel::Dax => {
+            DaxDisk::probe(&file).inspect_err(|_| {
+                // Made just now: a refusal leaves nothing behind. Still locked.
+                if !was_there && file.size() == 0 {
+                    let _ = std::fs::remove_file(path);
+                }
+            })?;
+            Arc::new(DaxDisk::open(file)?)
+        }
+    };
     Ok((disk, config.create))
 }
 
@@ -155,7 +171,7 @@ pub(crate) fn destroy(path: &Path) -> Result<()> {
         read: true,
         write: true,
     };
-    let disk = FileDisk::open(path, mode, Arc::new(Posix))?;
+    let disk = FileDisk::open(path, mode, io::best())?;
     let superblock = Superblock::read_quorum(&disk)?;
     let zeros = Blocks::new(BLOCK)?;
     for copy in 0..COPIES {
@@ -193,12 +209,16 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
         superblock.wal,
         superblock.meta.clone(),
     );
+    let (first, newest_delete) = (superblock.meta_first, superblock.newest_delete);
     let root = Arc::new(Root::new(disk.clone(), superblock));
     let may_grow = config.size_bytes == 0 && is_file(&*disk);
     let space = Space::new(disk.clone(), root.clone(), &geometry, size, may_grow);
     let index = Index::new(config.ordered);
 
-    let mut meta = MetaLog::default();
+    let mut meta = MetaLog {
+        newest_delete,
+        ..MetaLog::default()
+    };
     for part in &parts {
         let segment = u32::try_from(part.segment).unwrap_or(u32::MAX);
         space.adopt_meta(segment)?;
@@ -208,12 +228,13 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
         }
         meta.parts.push_back(MetaPart {
             segment,
+            first: 0,
             valid: part.valid_bytes,
             entries: 0,
             payload: 0,
         });
     }
-    load(&*disk, &space, id, &index, &mut meta)?;
+    load(&*disk, &space, (id, first), &index, &mut meta)?;
     let log = wal_config(&config, &geometry);
     let inline_bytes = AtomicI64::new(0);
     let next = replay(&*disk, &log, &start, &index, &inline_bytes)?;
@@ -297,8 +318,15 @@ pub(crate) fn is_file(disk: &dyn Disk) -> bool {
     }
 }
 
-/// Reads the meta log into the index, several segments at a time.
-fn load(disk: &dyn Disk, space: &Space, id: u64, index: &Index, meta: &mut MetaLog) -> Result<()> {
+/// Reads the meta log, whose first block has number `first` where that is known, into the index,
+/// several segments at a time.
+fn load(
+    disk: &dyn Disk,
+    space: &Space,
+    (id, first): (u64, Option<u64>),
+    index: &Index,
+    meta: &mut MetaLog,
+) -> Result<()> {
     let parts: Vec<MetaPart> = meta.parts.iter().copied().collect();
     let next = AtomicUsize::new(0);
     let found = Mutex::new(parts.clone());
@@ -322,6 +350,7 @@ fn load(disk: &dyn Disk, space: &Space, id: u64, index: &Index, meta: &mut MetaL
             };
             let mut found = found.lock();
             (found[at].entries, found[at].payload) = (entries, read.payload);
+            found[at].first = read.numbers.start;
             numbers.lock()[at] = read.numbers;
         }
     };
@@ -334,13 +363,14 @@ fn load(disk: &dyn Disk, space: &Space, id: u64, index: &Index, meta: &mut MetaL
     if let Some(error) = failure.into_inner() {
         return Err(error);
     }
-    let mut last = None;
+    let mut last = first;
     for (part, numbers) in parts.iter().zip(numbers.into_inner()) {
         if numbers.is_empty() {
             continue;
         }
         if last.is_some_and(|last| last != numbers.start) {
-            let message = "read the store's index: blocks of the meta log are missing; repair it";
+            let message = "read the store's index: blocks of the meta log are missing, or older \
+                           than what was written last; repair it";
             let offset = space.segment_start(part.segment);
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(offset));
         }
@@ -406,6 +436,7 @@ pub(crate) fn count_live(disk: &dyn Disk, space: &Space, id: u64, index: &Index)
             });
         if outside.is_none() {
             space.born(&entry.reference, entry.key.bytes().len());
+            space.hold(&entry.reference, entry.key.bytes().len());
         }
     });
     if let Some(offset) = outside {

@@ -9,6 +9,8 @@
 //!  16 value_len u32   20 reserved u32   24 key, value
 //! ```
 
+use std::ops::Range;
+
 use crate::base::crc::crc32c;
 use crate::kv::disk::BLOCK;
 use crate::kv::wal::Lsn;
@@ -57,22 +59,23 @@ impl PageBuilder {
         let start = self.bytes.len();
         let flag = if value.is_none() { TOMBSTONE } else { 0 };
         let value = value.unwrap_or(&[]);
-        self.bytes.extend([0; 4]);
-        self.bytes.extend((key.len() as u32 | flag).to_le_bytes());
-        self.bytes.extend(lsn.to_le_bytes());
-        self.bytes.extend((value.len() as u32).to_le_bytes());
-        self.bytes.extend([0; 4]);
-        self.bytes.extend(key);
-        self.bytes.extend(value);
+        let mut header = [0; SLOT_HEADER];
+        header[4..8].copy_from_slice(&(key.len() as u32 | flag).to_le_bytes());
+        header[8..16].copy_from_slice(&lsn.to_le_bytes());
+        header[16..20].copy_from_slice(&(value.len() as u32).to_le_bytes());
+        self.bytes.reserve(slot_bytes(key.len(), value.len()));
+        self.bytes.extend_from_slice(&header);
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
         let crc = crc32c(0, &self.bytes[start + 4..]);
         self.bytes[start..start + 4].copy_from_slice(&crc.to_le_bytes());
         self.slots += 1;
         (start as u32, crc)
     }
 
-    /// The finished page, whole blocks; the builder is empty again.
-    pub fn finish(&mut self) -> Vec<u8> {
-        let mut page = std::mem::replace(&mut self.bytes, vec![0; PAGE_HEADER]);
+    /// Appends the finished page, whole blocks, to `into`; its bytes. The builder is empty again.
+    pub fn finish(&mut self, into: &mut Vec<u8>) -> u32 {
+        let page = &mut self.bytes;
         page.resize(page.len().next_multiple_of(BLOCK), 0);
         let bytes = page.len() as u32;
         page[0..4].copy_from_slice(&PAGE_MAGIC.to_le_bytes());
@@ -81,8 +84,11 @@ impl PageBuilder {
         page[20..24].copy_from_slice(&self.slots.to_le_bytes());
         let crc = crc32c(0, &page[8..]);
         page[4..8].copy_from_slice(&crc.to_le_bytes());
+        into.extend_from_slice(page);
+        page.clear();
+        page.resize(PAGE_HEADER, 0);
         self.slots = 0;
-        page
+        bytes
     }
 }
 
@@ -147,13 +153,19 @@ pub(crate) fn slots(page: &[u8]) -> impl Iterator<Item = Slot<'_>> {
     })
 }
 
-/// The value that `reference` names in `page`, if the page holds just that: same key, same
-/// checksum. The page's bytes were verified when it was read.
-pub(crate) fn value_of<'a>(page: &'a [u8], reference: &SlotRef, key: &[u8]) -> Option<&'a [u8]> {
+/// Where in `page` the value lies that `reference` names, if the page holds just that: same key,
+/// same checksum. The page's bytes were verified when it was read.
+pub(crate) fn place_of(page: &[u8], reference: &SlotRef, key: &[u8]) -> Option<Range<usize>> {
     let slot = slot_at(page, reference.start as usize)?;
-    let value = slot.value?;
-    (slot.crc == reference.crc && slot.key == key && value.len() == reference.len as usize)
-        .then_some(value)
+    let len = slot.value?.len();
+    let start = reference.start as usize + slot_bytes(key.len(), 0);
+    (slot.crc == reference.crc && slot.key == key && len == reference.len as usize)
+        .then(|| start..start + len)
+}
+
+/// The value at `place_of`.
+pub(crate) fn value_of<'a>(page: &'a [u8], reference: &SlotRef, key: &[u8]) -> Option<&'a [u8]> {
+    page.get(place_of(page, reference, key)?)
 }
 
 #[cfg(test)]
@@ -166,7 +178,8 @@ mod tests {
         let (start, crc) = b.push(b"a", 1, Some(b"one"));
         b.push(b"gone", 2, None);
         b.push(b"empty", 3, Some(b""));
-        let page = b.finish();
+        let mut page = Vec::new();
+        b.finish(&mut page);
         assert!(b.is_empty() && page.len() == BLOCK && is_whole(&page, 7));
         assert!(!is_whole(&page, 8));
         let all: Vec<_> = slots(&page)
@@ -212,6 +225,11 @@ mod tests {
         let mut b = PageBuilder::new(7);
         assert_eq!(b.bytes_with(65536, 100), 69632);
         b.push(&[1; 65536], 1, Some(&[2; 100]));
-        assert_eq!(b.finish().len(), 69632);
+        let mut pages = Vec::new();
+        assert_eq!((b.finish(&mut pages), pages.len()), (69632, 69632));
+        // The next one starts anew.
+        b.push(b"k", 2, Some(b"v"));
+        assert_eq!((b.finish(&mut pages), pages.len()), (4096, 73728));
+        assert!(is_whole(&pages[69632..], 7));
     }
 }

@@ -7,7 +7,7 @@ use super::config::PAGE_TARGET;
 use super::index::Entry;
 use super::key::Key;
 use super::page::{PageBuilder, slot_bytes};
-use super::reference::{Reference, SlotRef};
+use super::reference::{Reference, Run, SlotRef};
 use super::space::{Level, Stream};
 use crate::error::Result;
 use crate::kv::disk::{BLOCK, Blocks, Disk};
@@ -16,38 +16,36 @@ use crate::kv::wal::Lsn;
 /// Bytes of pages that are written together.
 const BATCH: usize = 1 << 20;
 
-#[derive(Debug)]
-struct Slot {
-    key: Key,
-    lsn: Lsn,
-    /// What the index must still say for the swap; `None` = a tombstone, which has no place.
-    from: Option<Reference>,
-    /// Which page of the batch.
-    page: usize,
+/// Where a packer put a value: which of its pages, and the slot there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    page: u32,
     start: u32,
-    len: u32,
     crc: u32,
 }
 
-/// Fills pages and swaps references to them.
+/// Fills pages and writes them. What it wrote is not reused while it lives, or until `settle`.
 #[derive(Debug)]
-pub(crate) struct PageWriter<'a> {
+pub(crate) struct Packer<'a> {
     shared: &'a Shared,
     stream: Stream,
     level: Level,
-    /// Checkpoint that must be complete before what was moved out is free.
-    checkpoint: u64,
     builder: PageBuilder,
     batch: Vec<u8>,
-    /// Where each page of the batch starts, and its bytes.
-    pages: Vec<(usize, u32)>,
-    slots: Vec<Slot>,
+    /// Where each page starts, and its bytes: on the disk for those that are written, in the
+    /// batch for the others.
+    pages: Vec<(u64, u32)>,
+    written: usize,
+    /// Bytes of values and their slots in the batch.
+    live: u64,
+    /// What was written, with its `live`.
+    runs: Vec<(Run, u64)>,
     target: usize,
     most: usize,
 }
 
-impl<'a> PageWriter<'a> {
-    pub fn new(shared: &'a Shared, stream: Stream, checkpoint: u64) -> Self {
+impl<'a> Packer<'a> {
+    pub fn new(shared: &'a Shared, stream: Stream) -> Self {
         let most = usize::try_from(shared.space.piece_max() / 8).unwrap_or(BATCH);
         Self {
             shared,
@@ -56,51 +54,42 @@ impl<'a> PageWriter<'a> {
                 Stream::Moved => Level::Cleaning,
                 _ => Level::Checkpoint,
             },
-            checkpoint,
             builder: PageBuilder::new(shared.id),
             batch: Vec::new(),
             pages: Vec::new(),
-            slots: Vec::new(),
+            written: 0,
+            live: 0,
+            runs: Vec::new(),
             target: 0,
             most: most.min(BATCH),
         }
     }
 
-    /// Adds a value that the index has at `from`, or a tombstone.
-    pub fn push(
-        &mut self,
-        key: &[u8],
-        lsn: Lsn,
-        value: Option<&[u8]>,
-        from: Option<Reference>,
-    ) -> Result<()> {
+    /// Adds a value, or a tombstone.
+    pub fn push(&mut self, key: &[u8], lsn: Lsn, value: Option<&[u8]>) -> Result<Place> {
         let len = value.map_or(0, <[u8]>::len);
         if !self.builder.is_empty() && self.builder.bytes_with(key.len(), len) > self.target {
             self.end_page()?;
         }
+        let bytes = slot_bytes(key.len(), len);
         if self.builder.is_empty() {
             // Short values: small pages, for a read brings in a whole one. Longer ones would
             // waste the end of a small page.
-            let small = slot_bytes(key.len(), len) <= BLOCK / 8;
+            let small = bytes <= BLOCK / 8;
             self.target = if small { BLOCK } else { PAGE_TARGET };
         }
+        if value.is_some() {
+            self.live += bytes as u64;
+        }
         let (start, crc) = self.builder.push(key, lsn, value);
-        self.slots.push(Slot {
-            key: Key::new(key),
-            lsn,
-            from,
-            page: self.pages.len(),
-            start,
-            len: len as u32,
-            crc,
-        });
-        Ok(())
+        let page = self.pages.len() as u32;
+        Ok(Place { page, start, crc })
     }
 
     fn end_page(&mut self) -> Result<()> {
-        let page = self.builder.finish();
-        self.pages.push((self.batch.len(), page.len() as u32));
-        self.batch.extend(page);
+        let at = self.batch.len() as u64;
+        let bytes = self.builder.finish(&mut self.batch);
+        self.pages.push((at, bytes));
         if self.batch.len() + PAGE_TARGET > self.most {
             self.write()?;
         }
@@ -122,33 +111,125 @@ impl<'a> PageWriter<'a> {
         let shared = self.shared;
         let bytes = self.batch.len() as u64;
         let run = shared.allocate(self.stream, bytes, bytes, 0, self.level)?;
-        let written = Blocks::copy_of(&self.batch).and_then(|b| shared.disk.write(run.offset, &b));
-        if let Err(error) = written {
-            shared.space.settle(run);
-            return Err(error);
+        self.runs.push((run, 0));
+        let blocks = Blocks::copy_of(&self.batch)?;
+        shared.disk.write(run.offset, &blocks)?;
+        for (offset, _) in &mut self.pages[self.written..] {
+            *offset += run.offset;
         }
-        shared
-            .counters
-            .coalesced
-            .fetch_add(self.pages.len() as u64, Relaxed);
-        for slot in self.slots.drain(..) {
-            let Some(from) = slot.from else { continue };
-            let Some(&(at, page_bytes)) = self.pages.get(slot.page) else {
-                continue;
-            };
-            let to = Reference::Slot(SlotRef {
-                page: run.offset + at as u64,
-                page_bytes,
-                start: slot.start,
-                len: slot.len,
-                crc: slot.crc,
-            });
-            shared.swap(slot.key.bytes(), slot.lsn, &from, to, self.checkpoint);
+        let pages = self.pages.len() - self.written;
+        shared.counters.coalesced.fetch_add(pages as u64, Relaxed);
+        self.written = self.pages.len();
+        if let Some((_, live)) = self.runs.last_mut() {
+            *live = std::mem::take(&mut self.live);
         }
-        self.pages.clear();
         self.batch.clear();
-        shared.space.settle(run);
         Ok(())
+    }
+
+    /// Whether there is something that `settle` lets go.
+    fn holds(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
+    /// The value of `len` bytes at `place`, once it is written.
+    pub fn slot(&self, place: Place, len: u32) -> Option<SlotRef> {
+        let page = place.page as usize;
+        let (offset, page_bytes) = *self.pages.get(page).filter(|_| page < self.written)?;
+        Some(SlotRef {
+            page: offset,
+            page_bytes,
+            start: place.start,
+            len,
+            crc: place.crc,
+        })
+    }
+
+    /// Counts all values that were written as live: before anybody can see them, for whoever
+    /// replaces one at once counts it as dead.
+    pub fn born(&self) {
+        for (run, live) in &self.runs {
+            self.shared.space.born_at(run.offset, *live);
+        }
+    }
+
+    /// References to what was written are in force, or never will be.
+    pub fn settle(&mut self) {
+        for (run, _) in self.runs.drain(..) {
+            self.shared.space.settle(run);
+        }
+    }
+}
+
+impl Drop for Packer<'_> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+#[derive(Debug)]
+struct Moved {
+    key: Key,
+    lsn: Lsn,
+    /// What the index must still say for the swap.
+    from: Reference,
+    place: Place,
+    len: u32,
+}
+
+/// Moves values out of segments: fills pages and swaps references to them.
+#[derive(Debug)]
+pub(crate) struct PageWriter<'a> {
+    packer: Packer<'a>,
+    /// Checkpoint that must be complete before what was moved out is free.
+    checkpoint: u64,
+    moved: Vec<Moved>,
+}
+
+impl<'a> PageWriter<'a> {
+    pub fn new(shared: &'a Shared, checkpoint: u64) -> Self {
+        Self {
+            packer: Packer::new(shared, Stream::Moved),
+            checkpoint,
+            moved: Vec::new(),
+        }
+    }
+
+    /// Adds a value that the index has at `from`.
+    pub fn push(&mut self, key: &[u8], lsn: Lsn, value: &[u8], from: Reference) -> Result<()> {
+        let place = self.packer.push(key, lsn, Some(value))?;
+        self.moved.push(Moved {
+            key: Key::new(key),
+            lsn,
+            from,
+            place,
+            len: value.len() as u32,
+        });
+        self.swap_written();
+        Ok(())
+    }
+
+    /// Writes and swaps what is left.
+    pub fn finish(&mut self) -> Result<()> {
+        self.packer.finish()?;
+        self.swap_written();
+        Ok(())
+    }
+
+    fn swap_written(&mut self) {
+        if !self.packer.holds() {
+            return;
+        }
+        let written = |m: &Moved| self.packer.slot(m.place, m.len).is_some();
+        let count = self.moved.partition_point(written);
+        for moved in self.moved.drain(..count) {
+            if let Some(slot) = self.packer.slot(moved.place, moved.len) {
+                let (key, to) = (moved.key.bytes(), Reference::Slot(slot));
+                let shared = self.packer.shared;
+                shared.swap(key, moved.lsn, &moved.from, to, self.checkpoint);
+            }
+        }
+        self.packer.settle();
     }
 }
 
@@ -169,9 +250,8 @@ impl Shared {
         let new = to.clone();
         let change = |entry: &mut Entry| {
             if entry.lsn == lsn && entry.reference.same_place(from) {
-                // What leaves memory is stored by the checkpoint that moves it; what moves on
-                // the disk must be stored by the next one.
-                entry.dirty |= !matches!(from, Reference::Inline(_));
+                // The next checkpoint must store it.
+                entry.dirty = true;
                 return Some(std::mem::replace(&mut entry.reference, to));
             }
             let older = entry.older.as_mut()?;
@@ -182,9 +262,6 @@ impl Shared {
         };
         match self.index.update(key, change).flatten() {
             Some(old) => {
-                if let Reference::Inline(value) = &old {
-                    self.inline_bytes.fetch_sub(value.len() as i64, Relaxed);
-                }
                 self.space.died(&old, key.len(), 0, checkpoint);
                 true
             }

@@ -11,12 +11,15 @@ use super::reference::{COARSE_CHUNK, Reference, Run, SlotRef, blocks_of, chunk_o
 use crate::base::crc::crc32c;
 use crate::base::{align_down, align_up};
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::FilePiece;
 use crate::kv::bugs::{self, Bug};
-use crate::kv::disk::{BLOCK, Blocks, Disk};
+use crate::kv::disk::{BLOCK, Blocks, Disk, SharedBlocks};
 use crate::kv::wal::Lsn;
 
-/// Bytes that are read and verified at a time.
+/// Bytes that are read into one piece of memory.
 const WINDOW: u64 = 1 << 20;
+/// Such pieces that are read at a time.
+const AT_ONCE: u64 = 4;
 
 /// Segments that are held against reuse.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ fn unpin_all(shared: &Shared, segments: &[u32]) {
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
     pub reference: Reference,
-    generation: u32,
+    pub generation: u32,
     _pins: Pins<'a>,
 }
 
@@ -135,7 +138,7 @@ impl Shared {
         })
     }
 
-    fn found(&self, key: &[u8], reference: &Reference, generation: u32) -> Found<'_> {
+    pub fn found(&self, key: &[u8], reference: &Reference, generation: u32) -> Found<'_> {
         Found {
             reference: reference.clone(),
             generation,
@@ -235,13 +238,13 @@ impl Shared {
     }
 
     /// The page of a slot: from the cache, or read and verified.
-    pub fn page(&self, slot: &SlotRef, generation: u32) -> Result<Arc<[u8]>> {
+    pub fn page(&self, slot: &SlotRef, generation: u32) -> Result<SharedBlocks> {
         if let Some(page) = self.cache.get(&(slot.page, generation)) {
             self.counters.cache_hits.fetch_add(1, Relaxed);
             return Ok(page);
         }
         self.counters.cache_misses.fetch_add(1, Relaxed);
-        let mut blocks = Blocks::new(slot.page_bytes as usize)?;
+        let mut blocks = Blocks::used(slot.page_bytes as usize)?;
         self.disk.read_again(slot.page, &mut blocks)?;
         self.counters.checksums.fetch_add(1, Relaxed);
         let mut is_whole = page::is_whole(&blocks, self.id);
@@ -254,13 +257,12 @@ impl Shared {
             let message = "read a page of small values: it is not what was written";
             return Err(Error::new(ErrorKind::Corrupted, message).with_offset(slot.page));
         }
-        let page: Arc<[u8]> = Arc::from(blocks.as_slice());
-        self.cache
-            .insert((slot.page, generation), Arc::clone(&page));
+        let page = SharedBlocks::from(blocks);
+        self.cache.insert((slot.page, generation), page.clone());
         Ok(page)
     }
 
-    fn damaged(&self, key: &[u8], offset: u64) -> Error {
+    pub fn damaged(&self, key: &[u8], offset: u64) -> Error {
         let mut name = key.escape_ascii().to_string();
         name.truncate(80);
         let message = format!(
@@ -291,58 +293,47 @@ impl Shared {
         let from = align_down(offset, chunk);
         let crcs = self.crcs(key, reference, from / chunk, end.div_ceil(chunk))?;
         let runs = runs_of(reference);
-        let window = WINDOW.min(blocks_of(end - from).max(BLOCK as u64));
-        let mut blocks = Blocks::used(align_up(window, chunk).unwrap_or(window) as usize)?;
+        let window = align_up(WINDOW.min(blocks_of(end - from)), chunk).unwrap_or(WINDOW);
+        let windows = (end - from).div_ceil(window).min(AT_ONCE);
+        let windows: Result<Vec<Blocks>> = (0..windows)
+            .map(|_| Blocks::used(window as usize))
+            .collect();
+        let mut windows = windows?;
+        let mut spans = Vec::with_capacity(windows.len());
         let mut at = from;
         while at < end {
-            let stop = (at + blocks.len() as u64).min(len);
-            let stop = stop.min(align_up(end, chunk).unwrap_or(stop));
-            let bytes = blocks_of(stop - at) as usize;
-            self.read_runs(&runs, at, &mut blocks[..bytes])?;
-            let valid = &blocks[..(stop - at) as usize];
-            for (n, piece) in valid.chunks(chunk as usize).enumerate() {
-                let number = (at - from) / chunk + n as u64;
-                let right = crcs.get(number as usize) == Some(&crc32c(0, piece));
-                if !right && !bugs::is_on(Bug::ChecksumSkipped) {
-                    let place = disk_offset(&runs, at + n as u64 * chunk).unwrap_or(0);
-                    return Err(self.damaged(key, place));
+            spans.clear();
+            let mut pieces = Vec::with_capacity(windows.len());
+            for blocks in &mut windows {
+                if at < end {
+                    let stop = (at + blocks.len() as u64).min(len);
+                    let stop = stop.min(align_up(end, chunk).unwrap_or(stop));
+                    let bytes = blocks_of(stop - at) as usize;
+                    pieces_of(&runs, at, &mut blocks[..bytes], &mut pieces)?;
+                    spans.push(at..stop);
+                    at = stop;
                 }
             }
-            self.counters
-                .checksums
-                .fetch_add(valid.len().div_ceil(chunk as usize) as u64, Relaxed);
-            self.counters.checksum_batches.fetch_add(1, Relaxed);
-            // The part of the window that was asked for.
-            let first = at.max(offset);
-            let last = stop.min(end);
-            into[(first - offset) as usize..(last - offset) as usize]
-                .copy_from_slice(&valid[(first - at) as usize..(last - at) as usize]);
-            at = stop;
-        }
-        Ok(())
-    }
-
-    /// Fills `into` (whole blocks) with the value's bytes from `at` (a whole block) on.
-    pub fn read_runs(&self, runs: &[Run], at: u64, into: &mut [u8]) -> Result<()> {
-        let mut start = 0;
-        let mut done = 0;
-        for run in runs {
-            if done == into.len() {
-                break;
+            self.disk.read_many(&mut pieces)?;
+            for (blocks, span) in windows.iter().zip(&spans) {
+                let valid = &blocks[..(span.end - span.start) as usize];
+                for (n, piece) in valid.chunks(chunk as usize).enumerate() {
+                    let number = (span.start - from) / chunk + n as u64;
+                    let right = crcs.get(number as usize) == Some(&crc32c(0, piece));
+                    if !right && !bugs::is_on(Bug::ChecksumSkipped) {
+                        let place = disk_offset(&runs, span.start + n as u64 * chunk);
+                        return Err(self.damaged(key, place.unwrap_or(0)));
+                    }
+                }
+                let chunks = valid.len().div_ceil(chunk as usize) as u64;
+                self.counters.checksums.fetch_add(chunks, Relaxed);
+                self.counters.checksum_batches.fetch_add(1, Relaxed);
+                // The part of the window that was asked for.
+                let (first, last) = (span.start.max(offset), span.end.min(end));
+                into[(first - offset) as usize..(last - offset) as usize].copy_from_slice(
+                    &valid[(first - span.start) as usize..(last - span.start) as usize],
+                );
             }
-            let skip = (at + done as u64).saturating_sub(start);
-            if skip < run.bytes {
-                let now = usize::try_from(run.bytes - skip).unwrap_or(usize::MAX);
-                let now = now.min(into.len() - done);
-                self.disk
-                    .read(run.offset + skip, &mut into[done..done + now])?;
-                done += now;
-            }
-            start += run.bytes;
-        }
-        if done < into.len() {
-            let message = "the runs of a value are shorter than the value";
-            return Err(Error::new(ErrorKind::Corrupted, message));
         }
         Ok(())
     }
@@ -368,7 +359,9 @@ impl Shared {
         let to = align_up(4 * last, COARSE_CHUNK).unwrap_or(total).min(total);
         let mut blocks = Blocks::new((to - from) as usize)?;
         let size = blocks_of(to - from) as usize;
-        self.read_runs(&manifest.crc_runs, from, &mut blocks[..size])?;
+        let mut pieces = Vec::new();
+        pieces_of(&manifest.crc_runs, from, &mut blocks[..size], &mut pieces)?;
+        self.disk.read_many(&mut pieces)?;
         let bytes = &blocks[..(to - from) as usize];
         for (n, piece) in bytes.chunks(COARSE_CHUNK as usize).enumerate() {
             let number = (from / COARSE_CHUNK) as usize + n;
@@ -462,6 +455,33 @@ pub(crate) fn runs_of(reference: &Reference) -> Vec<Run> {
         Reference::Manifest(manifest) => manifest.runs.clone(),
         _ => Vec::new(),
     }
+}
+
+/// The pieces of the disk that fill `into` (whole blocks) with the bytes of `runs` from `at` (a
+/// whole block) on.
+fn pieces_of<'a>(
+    runs: &[Run],
+    at: u64,
+    mut into: &'a mut [u8],
+    pieces: &mut Vec<FilePiece<'a>>,
+) -> Result<()> {
+    let (mut start, mut at) = (0, at);
+    for run in runs {
+        let skip = at.saturating_sub(start);
+        if skip < run.bytes && !into.is_empty() {
+            let now = usize::try_from(run.bytes - skip).unwrap_or(usize::MAX);
+            let (first, rest) = into.split_at_mut(now.min(into.len()));
+            at += first.len() as u64;
+            pieces.push((run.offset + skip, first));
+            into = rest;
+        }
+        start += run.bytes;
+    }
+    if !into.is_empty() {
+        let message = "the runs of a value are shorter than the value";
+        return Err(Error::new(ErrorKind::Corrupted, message));
+    }
+    Ok(())
 }
 
 /// Where byte `at` of a value lies.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::Disk;
-use crate::kv::superblock::{MetaSegment, Superblock};
+use crate::kv::superblock::Superblock;
 use crate::kv::wal::WalStart;
 
 /// Most segments that the file grows by at once.
@@ -36,16 +36,20 @@ impl Root {
         self.superblock.lock().begin_epoch(&*self.disk, next)
     }
 
-    /// Makes `wal` (without one: what it was) and `meta` the state that the next opening starts
-    /// from; durable on return.
+    /// Makes `wal` (without one: what it was), and what `change` sets, the state that the next
+    /// opening starts from; durable on return.
     /// After an error the store is poisoned.
-    pub fn write(&self, wal: Option<&WalStart>, meta: Vec<MetaSegment>) -> Result<()> {
+    pub fn write(
+        &self,
+        wal: Option<&WalStart>,
+        change: impl FnOnce(&mut Superblock),
+    ) -> Result<()> {
         let mut superblock = self.superblock.lock();
         self.check()?;
         if let Some(wal) = wal {
             superblock.wal = *wal;
         }
-        superblock.meta = meta;
+        change(&mut superblock);
         let written = superblock.write(&*self.disk);
         written.inspect_err(|e| self.fail(e))
     }

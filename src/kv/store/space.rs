@@ -10,6 +10,8 @@
 //!
 //! Segments of the meta log are freed by the checkpoint itself, once no superblock lists them.
 
+mod tail;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -67,6 +69,8 @@ struct Segment {
     pins: AtomicU32,
     pending: AtomicU32,
     generation: AtomicU32,
+    /// Bytes from its start on that values may be in: its summary stays behind them.
+    floor: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +78,9 @@ struct OpenSegment {
     segment: u32,
     /// First free byte in it.
     at: u64,
-    /// Bytes that its summary will need.
+    /// Where its summary starts, as far as it is written.
+    tail: u64,
+    /// Bytes that its summary will need for what it does not hold yet.
     summary: u64,
 }
 
@@ -86,6 +92,8 @@ struct State {
     free: BTreeSet<u32>,
     open: [Option<OpenSegment>; 3],
     checkpoint: u64,
+    /// Became free, and may still have a summary.
+    stale: BTreeSet<u32>,
 }
 
 /// A segment that cleaning may pick.
@@ -140,6 +148,7 @@ impl Space {
                 free: BTreeSet::new(),
                 open: [None; 3],
                 checkpoint: 0,
+                stale: BTreeSet::new(),
             }),
             durable: AtomicU64::new(0),
             checkpoint: AtomicU64::new(0),
@@ -212,12 +221,14 @@ impl Space {
 
     /// Counts the pieces of `reference` as live.
     pub fn born(&self, reference: &Reference, key_len: usize) {
-        reference.pieces(key_len, &mut |offset, bytes| {
-            self.live.fetch_add(bytes, Relaxed);
-            self.segment(self.segment_at(offset))
-                .live
-                .fetch_add(bytes, AcqRel);
-        });
+        reference.pieces(key_len, &mut |offset, bytes| self.born_at(offset, bytes));
+    }
+
+    /// Counts `bytes` in the segment of `offset` as live.
+    pub fn born_at(&self, offset: u64, bytes: u64) {
+        self.live.fetch_add(bytes, Relaxed);
+        let segment = self.segment(self.segment_at(offset));
+        segment.live.fetch_add(bytes, AcqRel);
     }
 
     /// Counts the pieces of `reference` as dead once record `lsn` is durable and checkpoint
@@ -299,8 +310,10 @@ impl Space {
         segment.generation.fetch_add(1, AcqRel);
         segment.dead_lsn.store(0, Relaxed);
         segment.needs_checkpoint.store(0, Relaxed);
+        segment.floor.store(0, Relaxed);
         state.kinds[n as usize] = Kind::Free;
         state.free.insert(n);
+        state.stale.insert(n);
         self.free_count.store(state.free.len() as u64, Relaxed);
     }
 
@@ -371,6 +384,7 @@ impl Space {
                 state.open[stream] = Some(OpenSegment {
                     segment: n,
                     at: 0,
+                    tail: self.segment_bytes,
                     summary: 0,
                 });
             }
@@ -379,7 +393,7 @@ impl Space {
             };
             let at = aligned(open.at, bytes, self.segment_bytes);
             let wanted = blocks_of(open.summary + summary) + BLOCK as u64;
-            let room = self.segment_bytes.saturating_sub(at + wanted);
+            let room = open.tail.saturating_sub(at + wanted);
             let mut size = room.min(bytes);
             if size < bytes && self.segment_bytes >= 1 << 20 {
                 size = align_down(size, 64 << 10);
@@ -390,7 +404,9 @@ impl Space {
                     summary: open.summary + summary,
                     ..open
                 });
-                self.segment(open.segment).pending.fetch_add(1, AcqRel);
+                let segment = self.segment(open.segment);
+                segment.pending.fetch_add(1, AcqRel);
+                segment.floor.fetch_max(at + size, AcqRel);
                 return Some(Run {
                     offset: self.segment_start(open.segment) + at,
                     bytes: size,

@@ -236,9 +236,9 @@ impl ValueWriter {
         } else {
             (most / 8).max(BLOCK as u64)
         };
-        let crcs = wanted
-            .div_ceil(chunk_of(wanted))
-            .min(REFERENCE_CRCS_MAX as u64);
+        // A value of unknown length may stay short, with a checksum for every 4 KiB.
+        let chunk = self.length.map_or(FINE_CHUNK, |_| chunk_of(wanted));
+        let crcs = wanted.div_ceil(chunk).min(REFERENCE_CRCS_MAX as u64);
         let summary = 64 + self.key_len as u64 + 4 * crcs;
         let run = self.shared.allocate(
             self.stream,

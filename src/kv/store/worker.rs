@@ -95,7 +95,7 @@ fn run(signal: &Signal, store: &Weak<Shared>) {
         shared.index.settle_order();
     }
     loop {
-        let space = {
+        let (checkpoint, space) = {
             let mut wanted = signal.wanted.lock();
             while !(wanted.checkpoint || wanted.space || wanted.stop) {
                 signal.wake.wait(&mut wanted);
@@ -103,14 +103,14 @@ fn run(signal: &Signal, store: &Weak<Shared>) {
             if wanted.stop {
                 return;
             }
-            wanted.checkpoint = false;
             wanted.running = true;
-            std::mem::take(&mut wanted.space)
+            let checkpoint = std::mem::take(&mut wanted.checkpoint);
+            (checkpoint, std::mem::take(&mut wanted.space))
         };
         let Some(shared) = store.upgrade() else {
             return;
         };
-        let result = shared.round(space);
+        let result = shared.round(checkpoint, space);
         let failed = result.is_err();
         if let Err(error) = result {
             shared.remember(error);

@@ -89,18 +89,19 @@ impl Contender for Foyer {
 
 /// What no cache of pins can be under: two atomic additions to the word of a key, which is known
 /// to be where its hash says, in a table as large as ours.
-struct Words(Vec<[AtomicU64; 4]>);
+struct Words(Vec<[AtomicU64; 2]>);
 
 impl Words {
     fn new(entries: usize) -> Self {
-        let count = (entries * 4).div_ceil(3).next_power_of_two();
-        let mut words: Vec<[AtomicU64; 4]> = Vec::with_capacity(count);
+        let count = (entries * 4).div_ceil(3);
+        let mut words: Vec<[AtomicU64; 2]> = Vec::with_capacity(count);
         // Before it is touched: huge pages, as our table has them. A refusal costs page walks only.
         // SAFETY: advice on the vector's own memory, which it rounds to whole pages inside of it.
         unsafe {
             let first = words.as_mut_ptr().cast::<u8>();
             let up = first.align_offset(4096);
-            libc::madvise(first.add(up).cast(), count * 32 - 4096, libc::MADV_HUGEPAGE);
+            let bytes = (count * 16).saturating_sub(4096);
+            libc::madvise(first.add(up).cast(), bytes, libc::MADV_HUGEPAGE);
         }
         words.resize_with(count, Default::default);
         Self(words)
@@ -114,7 +115,7 @@ impl Contender for Words {
 
     fn hit(&self, key: u32) -> bool {
         let hash = u64::from(key).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        let [word, at, ..] = &self.0[hash as usize & (self.0.len() - 1)];
+        let [word, at] = &self.0[((hash * self.0.len() as u64) >> 32) as usize];
         word.fetch_add(1, AcqRel);
         black_box(at.load(Relaxed));
         word.fetch_sub(1, Release);

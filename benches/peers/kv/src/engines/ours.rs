@@ -77,8 +77,9 @@ impl Engine for Ours {
 
     fn scan(&self, from: &[u8], limit: usize, each: &mut dyn FnMut(&[u8], &[u8])) -> Res<usize> {
         let mut seen = 0;
-        for item in self.store.scan(from.to_vec().., limit as u64)? {
-            each(&item.key, &item.value()?);
+        let mut scan = self.store.scan(from.to_vec().., limit as u64)?;
+        while let Some(entry) = scan.next_entry()? {
+            each(entry.key, entry.value);
             seen += 1;
         }
         Ok(seen)
