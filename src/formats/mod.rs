@@ -14,6 +14,7 @@
 #[cfg(feature = "arrow")]
 mod array;
 mod detect;
+pub mod elf;
 pub mod exchange;
 #[doc(hidden)]
 pub mod fuzzing;
