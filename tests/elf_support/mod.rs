@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::missing_panics_doc)]
 
+pub mod build;
 pub mod readelf;
 
 use std::path::{Path, PathBuf};

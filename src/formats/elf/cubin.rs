@@ -144,12 +144,14 @@ fn registers(file: &Elf) -> Result<HashMap<u32, u32>> {
 
 fn told(file: &Elf) -> Result<HashMap<u32, Told>> {
     let mut found: HashMap<u32, Told> = HashMap::new();
+    let mut budget = file.budget();
     let starts = |section: &Section, with: &[u8]| file.section_name(section).starts_with(with);
     for section in file.sections().iter().filter(|s| s.info != 0) {
         if starts(section, b".nv.info.") {
             let told = found.entry(section.info).or_default();
             // Many sections may name one kernel; the first one counts.
             if told.parameter_size.is_none() {
+                budget.take(file, section.size)?;
                 told.parameter_size = parameters(&file.bytes(section)?);
             }
         } else if starts(section, b".nv.shared.") {

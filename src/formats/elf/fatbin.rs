@@ -108,9 +108,10 @@ impl Fatbin {
     /// # Errors
     /// `Corrupted` with the offset.
     pub fn read_elf(file: &Elf) -> Result<Vec<Self>> {
-        let mut found = Vec::new();
+        let (mut found, mut budget) = (Vec::new(), file.budget());
         for section in file.sections().iter().filter(|s| !s.is_nobits()) {
             if SECTIONS.iter().any(|name| file.is_named(section, name)) {
+                budget.take(file, section.size)?;
                 let end = section.offset.checked_add(section.size);
                 let Some(end) = end.filter(|end| *end <= file.source().size()) else {
                     let at = file.header_of(section.index);

@@ -255,14 +255,16 @@ impl Elf {
     /// As `notes`.
     pub fn all_notes(&self) -> Result<Vec<NoteTable>> {
         let sections = self.sections.iter().filter(|s| s.is(elf::SHT_NOTE));
-        let mut tables = Vec::new();
+        let (mut tables, mut budget) = (Vec::new(), self.budget());
         for section in sections {
+            budget.take(self, section.size)?;
             tables.push(self.notes(section.index)?);
         }
         if !tables.is_empty() {
             return Ok(tables);
         }
         for segment in self.segments.iter().filter(|s| s.kind == elf::PT_NOTE.0) {
+            budget.take(self, segment.file_size)?;
             tables.push(self.segment_notes(segment.index)?);
         }
         Ok(tables)
@@ -273,12 +275,15 @@ impl Elf {
     /// # Errors
     /// As `notes`.
     pub fn build_id(&self) -> Result<Option<Vec<u8>>> {
+        let mut budget = self.budget();
         for section in self.sections.iter().filter(|s| s.is(elf::SHT_NOTE)) {
+            budget.take(self, section.size)?;
             if let Some(id) = build_id_of(&self.notes(section.index)?) {
                 return Ok(Some(id));
             }
         }
         for segment in self.segments.iter().filter(|s| s.kind == elf::PT_NOTE.0) {
+            budget.take(self, segment.file_size)?;
             if let Some(id) = build_id_of(&self.segment_notes(segment.index)?) {
                 return Ok(Some(id));
             }
@@ -320,6 +325,12 @@ impl Elf {
         None
     }
 
+    /// For calls that read many sections: together they may have twice as many bytes as the
+    /// file. Those of a sound file do not overlap.
+    pub(super) fn budget(&self) -> Budget {
+        Budget(self.source.size().saturating_mul(2).saturating_add(4096))
+    }
+
     /// Refuses a section of another type than a call is for.
     pub(super) fn expect(&self, section: &Section, fits: bool, wanted: &str) -> Result<()> {
         if fits {
@@ -333,6 +344,24 @@ impl Elf {
             section.kind
         );
         Err(Error::new(ErrorKind::InvalidArgument, text).with_path(path))
+    }
+}
+
+/// Bytes that sections of one file may still have together.
+pub(super) struct Budget(u64);
+
+impl Budget {
+    pub(super) fn take(&mut self, file: &Elf, size: u64) -> Result<()> {
+        match self.0.checked_sub(size) {
+            Some(left) => {
+                self.0 = left;
+                Ok(())
+            }
+            None => {
+                let text = "its sections overlap, and together are more than twice its size";
+                Err(corrupted(file.source(), file.header.sections_offset, text))
+            }
+        }
     }
 }
 

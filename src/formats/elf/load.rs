@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use object::elf;
 use parking_lot::Mutex;
@@ -12,9 +13,9 @@ use super::glob;
 use super::raw::{corrupted, not_supported};
 use super::section::{Section, Segment};
 use crate::base::{align_up, limits};
-use crate::engine::{Buffer, Context, File, Options, Ticket};
+use crate::engine::{Buffer, Completion, Context, File, Path};
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{Plan, Source};
+use crate::formats::{Load, Plan, ReadOptions, Source};
 
 /// Threads that decode, at most: each has a decoder and two pieces of memory.
 const DECODERS_MAX: usize = 16;
@@ -267,23 +268,23 @@ impl ElfPlan {
 
     /// Reads all parts into `to`, from `to_offset` on, and waits: plain ones all together by the
     /// engine, compressed ones meanwhile by threads of their own, one each at a time. `file` is
-    /// the one that the source reads.
+    /// the one that the source reads. With a stream, what is in it before the call is done before
+    /// the memory is touched. The completion counts the bytes that came to be in memory.
     ///
-    /// Memory that it takes does not grow with the sections: of each decoder 1.3 MiB and its
+    /// Memory beside the destination: that of `Load::read`, and for each decoder 1.3 MiB and its
     /// window, which has 32 KiB for zlib and at most 128 MiB for Zstandard.
     ///
     /// # Errors
     /// `OutOfRange` when they do not fit; `Corrupted` with the offset when compressed bytes are
-    /// damaged, or become more or less than they say; `FileChanged`; what the engine says. The
-    /// bytes of the destination are unspecified then.
+    /// damaged, or become more or less than they say; as `Load::read`. The bytes of the
+    /// destination are unspecified then.
     pub fn read(
         &self,
-        context: &Context,
         file: &File,
         to: &Buffer,
         to_offset: u64,
-        options: &Options,
-    ) -> Result<()> {
+        options: &ReadOptions,
+    ) -> Result<Completion> {
         let end = to_offset.checked_add(self.size);
         if end.is_none_or(|end| end > to.size()) {
             let text = format!(
@@ -294,47 +295,64 @@ impl ElfPlan {
             );
             return Err(Error::new(ErrorKind::OutOfRange, text));
         }
-        let ticket = match self.plain.pieces() {
-            [] => None,
-            _ => Some(self.plain.submit(context, file, to, to_offset, options)?),
+        let began = Instant::now();
+        let plain = || match self.plain.pieces() {
+            [] => Ok(None),
+            _ => self.read_plain(file, to, to_offset, options).map(Some),
         };
-        let made = self.make(context, to, to_offset, options);
-        // Nothing may move into the buffer any more when this returns.
-        let read = ticket.map_or(Ok(()), |ticket| self.wait(&ticket));
-        made.and(read)
+        let read = match self.is_plain() {
+            true => plain()?,
+            false => self.make(to, to_offset, options, plain)?,
+        };
+        let latency = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let none = Completion {
+            bytes: 0,
+            path: Path::None,
+            paths: 0,
+            crc32c: None,
+            latency_ns: 0,
+            retries: 0,
+            fallbacks: 0,
+        };
+        Ok(Completion {
+            bytes: self.parts.iter().map(|part| part.size).sum(),
+            latency_ns: latency,
+            ..read.unwrap_or(none)
+        })
     }
 
-    fn wait(&self, ticket: &Ticket) -> Result<()> {
-        let done = ticket.wait(None)?;
-        let (wanted, path) = (self.plain.bytes(), self.source.path());
-        if done.bytes == wanted {
-            return Ok(());
-        }
-        let text = format!(
-            "read {wanted} bytes of {}: it gave {}; it became shorter meanwhile",
-            path.display(),
-            done.bytes
-        );
-        Err(Error::new(ErrorKind::FileChanged, text).with_path(path))
-    }
-
-    /// Decodes, and writes zeros, by several threads.
-    fn make(
+    fn read_plain(
         &self,
-        context: &Context,
+        file: &File,
         to: &Buffer,
         to_offset: u64,
-        options: &Options,
-    ) -> Result<()> {
+        options: &ReadOptions,
+    ) -> Result<Completion> {
+        let load = Load::new(file, self.plain.clone());
+        // What lies between two pieces in the destination is somebody else's here.
+        let gap = if self.is_plain() { options.gap } else { 0 };
+        let options = ReadOptions {
+            gap,
+            ..options.clone()
+        };
+        load.read(to, to_offset, &options)
+    }
+
+    /// Decodes, and writes zeros, by several threads, while this one reads what is plain.
+    fn make<T: Send>(
+        &self,
+        to: &Buffer,
+        to_offset: u64,
+        options: &ReadOptions,
+        plain: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let context = to.context();
         let mut jobs: Vec<(Made, u64)> = self
             .parts
             .iter()
             .filter_map(|part| Some((made_of(part)?, part.to_offset)))
             .collect();
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        if let Some(stream) = options.stream {
+        if let Some(stream) = options.transfer.stream {
             let mark = context.mark()?;
             mark.set(stream)?;
             mark.wait()?;
@@ -346,7 +364,7 @@ impl ElfPlan {
         let failed: Mutex<Option<Error>> = Mutex::default();
         let work = || {
             while let Some((made, at)) = jobs.get(next.fetch_add(1, Relaxed)) {
-                let result = made.write(&*self.source, context, to, to_offset + at);
+                let result = made.write(&*self.source, &context, to, to_offset + at);
                 if let Err(error) = result {
                     failed.lock().get_or_insert(error);
                     // Nobody starts another one.
@@ -354,15 +372,17 @@ impl ElfPlan {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for index in 1..cores.min(jobs.len()).min(DECODERS_MAX) {
+        let read = std::thread::scope(|scope| {
+            for index in 0..cores.min(jobs.len()).min(DECODERS_MAX) {
                 let thread = std::thread::Builder::new().name(format!("gds-decode-{index}"));
                 // With fewer threads it takes longer.
                 let _ = thread.spawn_scoped(scope, work);
             }
+            let read = plain();
             work();
+            read
         });
-        failed.into_inner().map_or(Ok(()), Err)
+        failed.into_inner().map_or(read, Err)
     }
 }
 
