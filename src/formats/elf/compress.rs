@@ -34,7 +34,9 @@ const ZLIB_EXPANSION: u64 = 1032;
 const ZSTD_EXPANSION: u64 = 32 << 10;
 /// What every section may grow to, whatever its size: headers of streams count as bytes too.
 const EXPANSION_BASE: u64 = 1 << 10;
-/// Largest window that Zstandard streams may ask for, as a power of two; memory of one decoder.
+/// Windows that Zstandard streams may ask for, as powers of two; memory of one decoder. 8 MiB is
+/// what RFC 8878 wants every decoder to take; above it as much as the decoded bytes, up to 128 MiB.
+const ZSTD_WINDOW_LOG: u32 = 23;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Compressed bytes that are read at once.
 const READ_SIZE: usize = 256 << 10;
@@ -70,7 +72,7 @@ impl Stream {
             None
         };
         if let Some(stream) = &stream {
-            stream.check(file)?;
+            stream.check(file.source())?;
         }
         Ok(stream)
     }
@@ -134,7 +136,8 @@ impl Stream {
         }))
     }
 
-    fn check(&self, file: &Elf) -> Result<()> {
+    /// Refuses what lies outside of the file, or says that it becomes more than it can.
+    pub(super) fn check(&self, source: &dyn Source) -> Result<()> {
         let factor = match self.encoding {
             Encoding::Zlib => ZLIB_EXPANSION,
             _ => ZSTD_EXPANSION,
@@ -143,7 +146,6 @@ impl Stream {
             .stored
             .saturating_mul(factor)
             .saturating_add(EXPANSION_BASE);
-        let source = file.source();
         if self.size > most {
             let (stored, size) = (self.stored, self.size);
             let text = format!(
@@ -161,7 +163,8 @@ impl Stream {
     }
 
     /// Decodes into `to`, in memory that does not grow with the section: two pieces, and the
-    /// window of the decoder (32 KiB for zlib, at most 128 MiB for Zstandard).
+    /// window of the decoder (32 KiB for zlib; for Zstandard 8 MiB, or as much as it decodes to,
+    /// up to 128 MiB).
     pub(super) fn decode(
         &self,
         source: &dyn Source,
@@ -194,7 +197,9 @@ impl Stream {
             Encoding::Zstd => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(input);
                 let mut decoder = decoder.map_err(|e| failed(&e))?;
-                let limit = decoder.window_log_max(ZSTD_WINDOW_LOG_MAX);
+                let log = self.size.checked_next_power_of_two().map_or(64, u64::ilog2);
+                let log = log.clamp(ZSTD_WINDOW_LOG, ZSTD_WINDOW_LOG_MAX);
+                let limit = decoder.window_log_max(log);
                 limit.map_err(|e| failed(&e))?;
                 self.drain(source, decoder, &mut take)
             }

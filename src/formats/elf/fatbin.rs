@@ -24,10 +24,14 @@
 //! | 40 |     8 | flags: 0x2000 compressed by LZ4, 0x8000 by Zstandard |
 //! | 56 |     8 | bytes of it when it is decompressed |
 
+use std::path::Path;
+use std::sync::Arc;
+
+use super::compress::{Encoding, Stream};
 use super::file::Elf;
 use super::raw::corrupted;
 use crate::error::Result;
-use crate::formats::Source;
+use crate::formats::{MemorySource, Source};
 
 const MAGIC: u32 = 0xba55_ed50;
 const CONTAINER: u64 = 16;
@@ -36,6 +40,8 @@ const FLAG_LZ4: u64 = 0x2000;
 const FLAG_ZSTD: u64 = 0x8000;
 /// Sections that hold containers.
 const SECTIONS: [&[u8]; 2] = [b".nv_fatbin", b"__nv_relfatbin"];
+/// A cubin that is larger when it is decompressed is not opened, bytes.
+const CUBIN_MAX: u64 = 256 << 20;
 /// Bytes that are looked through at once for the next container.
 const WINDOW: u64 = 64 << 10;
 
@@ -73,6 +79,76 @@ pub struct FatbinEntry {
     pub flags: u64,
     /// Its name; most have none.
     pub name: Vec<u8>,
+}
+
+impl FatbinEntry {
+    /// Opens a cubin; `None` for what is none, or is compressed by LZ4 or to more than 256 MiB.
+    /// One that is compressed by Zstandard is decompressed in ordinary memory. Offsets in errors
+    /// are those in the cubin.
+    ///
+    /// # Errors
+    /// As `Elf::open`, and `Corrupted` when it cannot be decompressed to the size that it says.
+    pub fn open_cubin(&self, source: &Arc<dyn Source>) -> Result<Option<Elf>> {
+        if self.kind != FatbinKind::Cubin {
+            return Ok(None);
+        }
+        match self.compression {
+            None => {
+                let inner = source.clone();
+                let (offset, size) = (self.data_offset, self.data_size);
+                let part = Within {
+                    inner,
+                    offset,
+                    size,
+                };
+                Elf::open(Arc::new(part)).map(Some)
+            }
+            Some("zstd") if self.decompressed_size <= CUBIN_MAX => {
+                let stream = Stream {
+                    encoding: Encoding::Zstd,
+                    offset: self.data_offset,
+                    stored: self.data_size,
+                    size: self.decompressed_size,
+                    align: 1,
+                };
+                stream.check(&**source)?;
+                let mut bytes = Vec::new();
+                stream.decode_to(&**source, |piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                })?;
+                let name = source.path().to_string_lossy().into_owned();
+                Elf::open(Arc::new(MemorySource::new(bytes, &name))).map(Some)
+            }
+            Some(_) => Ok(None),
+        }
+    }
+}
+
+/// A part of a source that is a file of its own.
+#[derive(Debug)]
+struct Within {
+    inner: Arc<dyn Source>,
+    offset: u64,
+    size: u64,
+}
+
+impl Source for Within {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let end = offset.checked_add(into.len() as u64);
+        if end.is_none_or(|end| end > self.size) {
+            return Err(corrupted(self, offset, "a part passes the end of a cubin"));
+        }
+        self.inner.read(self.offset + offset, into)
+    }
 }
 
 /// A container: the same code for several architectures.

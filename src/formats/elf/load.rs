@@ -260,6 +260,20 @@ impl ElfPlan {
         &self.plain
     }
 
+    /// Decodes every compressed part and throws it away; the bytes that they became.
+    pub(super) fn decode_all(&self) -> Result<u64> {
+        let mut bytes = 0;
+        for part in &self.parts {
+            if let Some(Made::Decoded(stream)) = made_of(part) {
+                stream.decode_to(&*self.source, |piece| {
+                    bytes += piece.len() as u64;
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Whether nothing has to be decoded or made: all of it is ranges of the file.
     #[must_use]
     pub fn is_plain(&self) -> bool {
@@ -272,7 +286,8 @@ impl ElfPlan {
     /// the memory is touched. The completion counts the bytes that came to be in memory.
     ///
     /// Memory beside the destination: that of `Load::read`, and for each decoder 1.3 MiB and its
-    /// window, which has 32 KiB for zlib and at most 128 MiB for Zstandard.
+    /// window: 32 KiB for zlib; for Zstandard at most 8 MiB, or for a section that is larger as
+    /// much as that has, up to 128 MiB.
     ///
     /// # Errors
     /// `OutOfRange` when they do not fit; `Corrupted` with the offset when compressed bytes are

@@ -17,6 +17,7 @@ mod cubin;
 mod dynamic;
 mod fatbin;
 mod file;
+pub mod fuzzing;
 mod glob;
 mod header;
 mod load;
