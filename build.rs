@@ -73,6 +73,8 @@ mod layout {
         "gds_region_t",
         "gds_plan_t",
         "gds_tensors_t",
+        "gds_elf_t",
+        "gds_elf_plan_t",
         "gds_kv_t",
         "gds_kv_batch_t",
         "gds_kv_device_t",

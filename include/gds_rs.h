@@ -3563,6 +3563,667 @@ gds_status_t gds_tensors_read(const gds_tensors_t *tensors,
 #define GDS_TENSOR_INFO_INIT                                                               \
     { sizeof(gds_tensor_info_t), 0, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0 }
 
+/* ==== ELF ============================================================================= */
+
+/** The kind of gds_elf_part_t that is a section. */
+#define GDS_ELF_PART_SECTION 0
+
+/** The kind of gds_elf_part_t that is a segment. */
+#define GDS_ELF_PART_SEGMENT 1
+
+/** The kind of gds_elf_device_code_t that is PTX, as text. */
+#define GDS_ELF_DEVICE_CODE_PTX 1
+
+/** The kind of gds_elf_device_code_t that is a cubin. */
+#define GDS_ELF_DEVICE_CODE_CUBIN 2
+
+/** What is to be loaded of an ELF file. */
+GDS_ENUM(gds_elf_select_t) {
+    /** The sections of the names that are given. */
+    GDS_ELF_SELECT_NAMES = 0,
+    /** Every section that the file has bytes of. */
+    GDS_ELF_SELECT_STORED = 1,
+    /** Those of them that a running program has in memory. */
+    GDS_ELF_SELECT_ALLOCATED = 2,
+    /** Every LOAD segment, as a loader would: what the file has, then zeros. */
+    GDS_ELF_SELECT_LOADS = 3,
+};
+
+/** How the bytes of a part stand in the file. */
+GDS_ENUM(gds_elf_encoding_t) {
+    /** As they are. */
+    GDS_ELF_ENCODING_PLAIN = 0,
+    /** Compressed by zlib: SHF_COMPRESSED, or an older .zdebug_ section. */
+    GDS_ELF_ENCODING_ZLIB = 1,
+    /** Compressed by Zstandard. */
+    GDS_ELF_ENCODING_ZSTD = 2,
+    /** Not at all: they are zero. */
+    GDS_ELF_ENCODING_ZERO = 3,
+};
+
+/**
+ * Sections or segments of an ELF file and their places in one destination. Never changes;
+ * may be used from many threads at once.
+ */
+typedef struct gds_elf_plan_t gds_elf_plan_t;
+
+/**
+ * The headers of an ELF file, and the tables of it that were asked for. May be used from
+ * many threads at once. Made by gds_elf_open(), given back to gds_elf_close().
+ */
+typedef struct gds_elf_t gds_elf_t;
+
+/**
+ * The header of a file. Start from GDS_ELF_INFO_INIT. Pointers are valid until the file is
+ * closed. Numbers without a unit are those of the gABI: e_machine, e_type, ...
+ */
+typedef struct gds_elf_info_t {
+    /** sizeof(gds_elf_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** 32 or 64. */
+    uint32_t class_bits;
+    /** 1 when the highest byte of a number comes first. */
+    uint32_t big_endian;
+    /** EI_OSABI. */
+    uint32_t os_abi;
+    /** EI_ABIVERSION. */
+    uint32_t abi_version;
+    /** e_type. */
+    uint32_t kind;
+    /** e_machine; 190 for a cubin. */
+    uint32_t machine;
+    /** e_flags. */
+    uint32_t flags;
+    /** e_entry, an address. */
+    uint64_t entry;
+    /** Sections, the first one (of no bytes) included. */
+    uint64_t sections;
+    /** Segments. */
+    uint64_t segments;
+    /** The build id; NULL when there is none, or its note is damaged. */
+    const uint8_t *build_id;
+    /** Bytes of it. */
+    uint64_t build_id_bytes;
+} gds_elf_info_t;
+
+/**
+ * A section. Start from GDS_ELF_SECTION_INIT. Pointers are valid until the file is closed.
+ */
+typedef struct gds_elf_section_t {
+    /** sizeof(gds_elf_section_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** sh_type. */
+    uint32_t kind;
+    /** sh_link. */
+    uint32_t link;
+    /** sh_info. */
+    uint32_t info;
+    /** Its name, with a NUL behind it. */
+    const char *name;
+    /** Bytes of the name, without the NUL. */
+    uint64_t name_bytes;
+    /** sh_flags. */
+    uint64_t flags;
+    /** sh_addr. */
+    uint64_t address;
+    /** Where it is in the file, bytes. */
+    uint64_t offset;
+    /** Bytes; in the file, unless its type is NOBITS (8). */
+    uint64_t size;
+    /** sh_addralign, bytes. */
+    uint64_t align;
+    /** sh_entsize, bytes. */
+    uint64_t entry_size;
+} gds_elf_section_t;
+
+/** A segment. Start from GDS_ELF_SEGMENT_INIT. */
+typedef struct gds_elf_segment_t {
+    /** sizeof(gds_elf_segment_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** p_type. */
+    uint32_t kind;
+    /** p_flags: 1 execute, 2 write, 4 read. */
+    uint32_t flags;
+    /** Zero. */
+    uint32_t reserved;
+    /** Where it is in the file, bytes. */
+    uint64_t offset;
+    /** p_vaddr. */
+    uint64_t address;
+    /** p_paddr. */
+    uint64_t physical_address;
+    /** Bytes in the file. */
+    uint64_t file_size;
+    /** Bytes in memory; those past file_size are zero. */
+    uint64_t memory_size;
+    /** p_align, bytes. */
+    uint64_t align;
+} gds_elf_segment_t;
+
+/**
+ * A symbol. Start from GDS_ELF_SYMBOL_INIT. Pointers are valid until the file is closed.
+ */
+typedef struct gds_elf_symbol_t {
+    /** sizeof(gds_elf_symbol_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Its type: 1 object, 2 function, ... */
+    uint32_t kind;
+    /** 0 local, 1 global, 2 weak, ... */
+    uint32_t binding;
+    /** st_other; the two lowest bits are the visibility. */
+    uint32_t other;
+    /**
+     * The section that it is in; 0 for none, and with in_section 0 a number with a meaning
+     * of its own: 0xfff1 absolute, 0xfff2 common.
+     */
+    uint32_t section;
+    /** 1 when `section` is a section. */
+    uint32_t in_section;
+    /** Its name, with a NUL behind it. */
+    const char *name;
+    /** Bytes of the name, without the NUL. */
+    uint64_t name_bytes;
+    /** Its version, with a NUL behind it; NULL when it has none. */
+    const char *version;
+    /** Bytes of the version, without the NUL. */
+    uint64_t version_bytes;
+    /** st_value. */
+    uint64_t value;
+    /** Bytes, or 0. */
+    uint64_t size;
+    /** 1 when its version is the one that is taken where none is asked for. */
+    uint32_t version_is_default;
+    /** Zero. */
+    uint32_t reserved;
+} gds_elf_symbol_t;
+
+/** A relocation. Start from GDS_ELF_RELOCATION_INIT. */
+typedef struct gds_elf_relocation_t {
+    /** sizeof(gds_elf_relocation_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Its type; what it means depends on the machine. 0 for RELR. */
+    uint32_t kind;
+    /** Its symbol in the table that the section's `link` names; 0 for none. */
+    uint32_t symbol;
+    /** 1 when it has an addend of its own (RELA). */
+    uint32_t has_addend;
+    /** r_offset. */
+    uint64_t offset;
+    /** r_info; 0 for RELR. */
+    uint64_t info;
+    /** r_addend; 0 where it has none. */
+    int64_t addend;
+} gds_elf_relocation_t;
+
+/** A note. Start from GDS_ELF_NOTE_INIT. Pointers are valid until the file is closed. */
+typedef struct gds_elf_note_t {
+    /** sizeof(gds_elf_note_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Its type; what it means, its owner says. */
+    uint32_t kind;
+    /** Whose note it is; bytes, without the NUL that ends most of them. */
+    const uint8_t *owner;
+    /** Bytes of the owner. */
+    uint64_t owner_bytes;
+    /** What it says. */
+    const uint8_t *descriptor;
+    /** Bytes of that. */
+    uint64_t descriptor_bytes;
+    /** Where that is in the file, bytes. */
+    uint64_t offset;
+} gds_elf_note_t;
+
+/**
+ * An entry of the dynamic section. Start from GDS_ELF_DYNAMIC_INIT. Pointers are valid
+ * until the file is closed.
+ */
+typedef struct gds_elf_dynamic_t {
+    /** sizeof(gds_elf_dynamic_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** d_tag: 1 needed, 14 soname, 29 runpath, ... */
+    int64_t tag;
+    /** d_val. */
+    uint64_t value;
+    /**
+     * The name that the value stands for, with a NUL behind it; NULL where it is no name.
+     */
+    const char *name;
+    /** Bytes of the name, without the NUL. */
+    uint64_t name_bytes;
+} gds_elf_dynamic_t;
+
+/**
+ * A kernel of a cubin. Start from GDS_ELF_KERNEL_INIT. Pointers are valid until the file is
+ * closed.
+ */
+typedef struct gds_elf_kernel_t {
+    /** sizeof(gds_elf_kernel_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** The architecture of the cubin: 90 for sm_90. */
+    uint32_t arch;
+    /** The section of its code. */
+    uint32_t section;
+    /** Registers of a thread; 0 when the file does not say. */
+    uint32_t registers;
+    /** Its name, as the compiler wrote it, with a NUL behind it. */
+    const char *name;
+    /** Bytes of the name, without the NUL. */
+    uint64_t name_bytes;
+    /** Bytes of code. */
+    uint64_t code_bytes;
+    /** Bytes of parameters; 0 when the file does not say. */
+    uint64_t parameter_bytes;
+    /** Bytes of shared memory that it always has, the system's included. */
+    uint64_t shared_bytes;
+    /** Bytes of constant bank 0. */
+    uint64_t constant_bytes;
+} gds_elf_kernel_t;
+
+/**
+ * Device code that a program carries: an entry of a container in .nv_fatbin or
+ * __nv_relfatbin. Start from GDS_ELF_DEVICE_CODE_INIT.
+ */
+typedef struct gds_elf_device_code_t {
+    /** sizeof(gds_elf_device_code_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /**
+     * GDS_ELF_DEVICE_CODE_PTX, GDS_ELF_DEVICE_CODE_CUBIN, or another number that the file
+     * has.
+     */
+    uint32_t kind;
+    /** 90 for sm_90. */
+    uint32_t arch;
+    /** 0 not compressed, 1 LZ4, 2 Zstandard. */
+    uint32_t compression;
+    /** Major version of the code; of PTX that of its language. */
+    uint32_t version_major;
+    /** Minor version. */
+    uint32_t version_minor;
+    /** Where its container begins in the file, bytes. */
+    uint64_t container_offset;
+    /** Where its bytes are in the file. */
+    uint64_t offset;
+    /** Bytes in the file. */
+    uint64_t size;
+    /** Bytes when it is decompressed; 0 when it is not compressed. */
+    uint64_t decompressed_size;
+    /** Flags as they are in the file. */
+    uint64_t flags;
+} gds_elf_device_code_t;
+
+/** What a plan reads. Start from GDS_ELF_PLAN_INFO_INIT. */
+typedef struct gds_elf_plan_info_t {
+    /** sizeof(gds_elf_plan_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** 1 when nothing has to be decoded, and nothing is zero. */
+    uint32_t plain;
+    /** Bytes of the destination, the padding between parts included. */
+    uint64_t size_bytes;
+    /** Bytes that are read of the file. */
+    uint64_t file_bytes;
+    /** Parts. */
+    uint64_t parts;
+} gds_elf_plan_info_t;
+
+/** A section or segment and its place in the destination. Start from GDS_ELF_PART_INIT. */
+typedef struct gds_elf_part_t {
+    /** sizeof(gds_elf_part_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** GDS_ELF_PART_SECTION or GDS_ELF_PART_SEGMENT. */
+    uint32_t kind;
+    /** Its number. */
+    uint32_t index;
+    /** How it stands in the file, a gds_elf_encoding_t. */
+    int32_t encoding;
+    /** Offset in the destination, bytes: a multiple of `align`. */
+    uint64_t to_offset;
+    /** Bytes there, decoded. */
+    uint64_t size;
+    /** Its alignment, bytes. */
+    uint64_t align;
+    /** Where it is in the file, bytes; behind the header of a compressed section. */
+    uint64_t file_offset;
+    /** Bytes there. */
+    uint64_t file_size;
+} gds_elf_part_t;
+
+/**
+ * Read the headers of an ELF file: 32 and 64 bit, either byte order.
+ *
+ * Tables of it are read when they are asked for, and kept: together they take at most 8
+ * times the size of the file. A section whose bytes lie outside of the file is no error
+ * before it is read.
+ *
+ * @param elf_out  give it to gds_elf_close() once. Keeps the file.
+ * @return GDS_STATUS_CORRUPTED: no ELF file, or a damaged one, gds_last_error() has the
+ *         offset; GDS_STATUS_NOT_SUPPORTED: a version that is not known; GDS_STATUS_IO;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_open(const gds_file_t *file, gds_elf_t **elf_out) GDS_NOEXCEPT;
+
+/**
+ * Close a file. Pointers that it gave end with it; plans stay. NULL and closed handles are
+ * fine.
+ */
+GDS_API void gds_elf_close(gds_elf_t *elf) GDS_NOEXCEPT;
+
+/**
+ * Tell what the header says.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_info(const gds_elf_t *elf, gds_elf_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about a section.
+ *
+ * @param index        from 0; section 0 has no bytes.
+ * @param section_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_section(const gds_elf_t *elf, uint64_t index,
+                             gds_elf_section_t *section_out) GDS_NOEXCEPT;
+
+/**
+ * Find the first section of a name.
+ *
+ * @param index_out  its number.
+ * @return GDS_STATUS_NOT_FOUND; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_find_section(const gds_elf_t *elf, const char *name,
+                                  uint64_t *index_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about a segment.
+ *
+ * @param index        from 0.
+ * @param segment_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_segment(const gds_elf_t *elf, uint64_t index,
+                             gds_elf_segment_t *segment_out) GDS_NOEXCEPT;
+
+/**
+ * Count the symbols of a section, the first one (which is empty) included.
+ *
+ * @return GDS_STATUS_OUT_OF_RANGE: no such section;
+ *         GDS_STATUS_CORRUPTED: gds_last_error() has the offset; GDS_STATUS_IO;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_symbol_count(const gds_elf_t *elf, uint64_t section,
+                                  uint64_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about a symbol.
+ *
+ * @param section  its number; of type SYMTAB (2) or DYNSYM (11).
+ * @param index    from 0.
+ * @param symbol_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_CORRUPTED: gds_last_error()
+ *         has the offset; GDS_STATUS_IO; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_symbol(const gds_elf_t *elf, uint64_t section, uint64_t index,
+                            gds_elf_symbol_t *symbol_out) GDS_NOEXCEPT;
+
+/**
+ * Count the relocations of a section; of RELR the places that it stands for.
+ *
+ * @return GDS_STATUS_OUT_OF_RANGE: no such section;
+ *         GDS_STATUS_CORRUPTED: gds_last_error() has the offset; GDS_STATUS_IO;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_relocation_count(const gds_elf_t *elf, uint64_t section,
+                                      uint64_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about a relocation.
+ *
+ * @param section  its number; of type REL (9), RELA (4) or RELR (19).
+ * @param index    from 0.
+ * @param relocation_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_CORRUPTED: gds_last_error()
+ *         has the offset; GDS_STATUS_IO; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_relocation(const gds_elf_t *elf, uint64_t section, uint64_t index,
+                                gds_elf_relocation_t *relocation_out) GDS_NOEXCEPT;
+
+/**
+ * Count the notes: of all sections, or of the segments where no section has any.
+ *
+ * @return GDS_STATUS_CORRUPTED: gds_last_error() has the offset; GDS_STATUS_IO;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_note_count(const gds_elf_t *elf, uint64_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about a note.
+ *
+ * @param index  from 0.
+ * @param note_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_CORRUPTED: gds_last_error()
+ *         has the offset; GDS_STATUS_IO; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_note(const gds_elf_t *elf, uint64_t index,
+                          gds_elf_note_t *note_out) GDS_NOEXCEPT;
+
+/**
+ * Count the entries of the dynamic section, the one that ends it included.
+ *
+ * @return GDS_STATUS_CORRUPTED: gds_last_error() has the offset; GDS_STATUS_IO;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_dynamic_count(const gds_elf_t *elf, uint64_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about an entry of the dynamic section.
+ *
+ * @param index  from 0.
+ * @param entry_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_CORRUPTED: gds_last_error()
+ *         has the offset; GDS_STATUS_IO; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_dynamic(const gds_elf_t *elf, uint64_t index,
+                             gds_elf_dynamic_t *entry_out) GDS_NOEXCEPT;
+
+/**
+ * Count the kernels of a cubin; 0 for other files.
+ *
+ * @return GDS_STATUS_CORRUPTED: gds_last_error() has the offset; GDS_STATUS_IO;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_kernel_count(const gds_elf_t *elf, uint64_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about a kernel of a cubin.
+ *
+ * @param index  from 0.
+ * @param kernel_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_CORRUPTED: gds_last_error()
+ *         has the offset; GDS_STATUS_IO; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_kernel(const gds_elf_t *elf, uint64_t index,
+                            gds_elf_kernel_t *kernel_out) GDS_NOEXCEPT;
+
+/**
+ * Count the pieces of device code that a program carries for NVIDIA's devices.
+ *
+ * @return GDS_STATUS_CORRUPTED: gds_last_error() has the offset; GDS_STATUS_IO;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_device_code_count(const gds_elf_t *elf,
+                                       uint64_t *count_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about a piece of device code that a program carries.
+ *
+ * @param index  from 0.
+ * @param code_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_CORRUPTED: gds_last_error()
+ *         has the offset; GDS_STATUS_IO; GDS_STATUS_OUT_OF_HOST_MEMORY;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_device_code(const gds_elf_t *elf, uint64_t index,
+                                 gds_elf_device_code_t *code_out) GDS_NOEXCEPT;
+
+/**
+ * Plan to load sections or segments, each at its alignment, compressed sections decoded.
+ * Only headers of compressed sections are read.
+ *
+ * @param select       a gds_elf_select_t.
+ * @param names        with GDS_ELF_SELECT_NAMES: names of sections, where `*` stands for
+ *                     any bytes and `?` for one; each must be there. Parts come in the
+ *                     order of the file. A section without bytes in the file (.bss) is
+ *                     zero. Used during the call only.
+ * @param count        how many names; 0 with the other selections.
+ * @param limit_bytes  the most that the destination may take, 0 for no limit. What a
+ *                     compressed section becomes, and how far zeros go, the file alone
+ *                     says: give a limit for files of strangers.
+ * @param plan_out     give it to gds_elf_plan_destroy() once. Keeps the file.
+ * @return GDS_STATUS_NOT_FOUND: a name; GDS_STATUS_OUT_OF_RANGE: more than limit_bytes;
+ *         GDS_STATUS_CORRUPTED: something lies outside of the file, or cannot become as
+ *         large as it says; GDS_STATUS_NOT_SUPPORTED: a compression, or an alignment above
+ *         2 MiB; GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_plan(const gds_elf_t *elf, int32_t select, const char *const *names,
+                          uint64_t count, uint64_t limit_bytes,
+                          gds_elf_plan_t **plan_out) GDS_NOEXCEPT;
+
+/**
+ * Plan to load sections or segments by their numbers, in this order.
+ *
+ * @param kind      GDS_ELF_PART_SECTION or GDS_ELF_PART_SEGMENT.
+ * @param indices   their numbers; used during the call only.
+ * @param plan_out  give it to gds_elf_plan_destroy() once. Keeps the file.
+ * @return GDS_STATUS_OUT_OF_RANGE: also a number; as gds_elf_plan().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_plan_parts(const gds_elf_t *elf, uint32_t kind,
+                                const uint32_t *indices, uint64_t count,
+                                uint64_t limit_bytes,
+                                gds_elf_plan_t **plan_out) GDS_NOEXCEPT;
+
+/** Give a plan back. NULL and destroyed handles are fine. */
+GDS_API void gds_elf_plan_destroy(gds_elf_plan_t *plan) GDS_NOEXCEPT;
+
+/**
+ * Tell what a plan reads.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_plan_info(const gds_elf_plan_t *plan,
+                               gds_elf_plan_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Tell about a part of a plan.
+ *
+ * @param index     from 0, in the order of their places.
+ * @param part_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: there are fewer; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_plan_part(const gds_elf_plan_t *plan, uint64_t index,
+                               gds_elf_part_t *part_out) GDS_NOEXCEPT;
+
+/**
+ * Load everything that a plan names, and wait: plain bytes by the engine as gds_plan_read()
+ * does, compressed ones meanwhile by threads of their own. Bytes of the destination between
+ * parts are unspecified afterwards.
+ *
+ * A decoder takes 1.3 MiB of host memory and its window: 32 KiB for zlib; for Zstandard 8
+ * MiB, or as much as the section becomes, up to 128 MiB. At most 16 work at a time.
+ *
+ * @param buffer          of the file's context; the plan's size_bytes fit behind the
+ *                        offset.
+ * @param buffer_offset   where the destination begins in the buffer, bytes.
+ * @param options         NULL: as the context says. With a stream the memory is touched
+ *                        after what is in it now. No checksum is computed.
+ * @param completion_out  struct_size set; its bytes are those that came to be in memory.
+ *                        May be NULL.
+ * @return GDS_STATUS_CORRUPTED: also for compressed bytes that are damaged, or become more
+ *         or less than they say; as gds_plan_read().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_plan_read(const gds_elf_plan_t *plan, const gds_buffer_t *buffer,
+                               uint64_t buffer_offset, const gds_options_t *options,
+                               gds_completion_t *completion_out) GDS_NOEXCEPT;
+
+/**
+ * Load sections or segments into new memory of the device, and wait.
+ *
+ * As gds_elf_plan(), gds_buffer_alloc() and gds_elf_plan_read() together.
+ *
+ * @param plan_out    tells what stands where; give it to gds_elf_plan_destroy() once.
+ * @param buffer_out  give it to gds_buffer_free() once.
+ * @return as those; GDS_STATUS_INVALID_ARGUMENT also when there are no bytes to load.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_elf_load(const gds_elf_t *elf, int32_t select, const char *const *names,
+                          uint64_t count, uint64_t limit_bytes, gds_elf_plan_t **plan_out,
+                          gds_buffer_t **buffer_out) GDS_NOEXCEPT;
+
+#define GDS_ELF_INFO_INIT { sizeof(gds_elf_info_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0 }
+#define GDS_ELF_SECTION_INIT                                                               \
+    { sizeof(gds_elf_section_t), 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_ELF_SEGMENT_INIT { sizeof(gds_elf_segment_t), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_ELF_SYMBOL_INIT                                                                \
+    { sizeof(gds_elf_symbol_t), 0, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, 0, 0 }
+#define GDS_ELF_NOTE_INIT { sizeof(gds_elf_note_t), 0, NULL, 0, NULL, 0, 0 }
+#define GDS_ELF_DYNAMIC_INIT { sizeof(gds_elf_dynamic_t), 0, 0, 0, NULL, 0 }
+#define GDS_ELF_RELOCATION_INIT { sizeof(gds_elf_relocation_t), 0, 0, 0, 0, 0, 0 }
+#define GDS_ELF_KERNEL_INIT { sizeof(gds_elf_kernel_t), 0, 0, 0, NULL, 0, 0, 0, 0, 0 }
+#define GDS_ELF_DEVICE_CODE_INIT                                                           \
+    { sizeof(gds_elf_device_code_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define GDS_ELF_PLAN_INFO_INIT { sizeof(gds_elf_plan_info_t), 0, 0, 0, 0 }
+#define GDS_ELF_PART_INIT { sizeof(gds_elf_part_t), 0, 0, 0, 0, 0, 0, 0, 0 }
+
 /* ==== DLPack ========================================================================== */
 
 /** The tensor may not be written to. */

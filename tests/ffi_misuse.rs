@@ -90,6 +90,15 @@ fn the_example_of_a_cache_finds_its_records() {
 }
 
 #[test]
+fn the_example_of_elf_files_verifies_what_it_loads() {
+    let program = build("gcc", "c11", "c_examples/elf_sections.c", &[]);
+    let text = run(Command::new(program)
+        .env("GDS_DEVICE", "host")
+        .current_dir(scratch("elf_sections")));
+    assert!(text.contains("every byte is that of the file"), "{text}");
+}
+
+#[test]
 fn the_cpp_wrapper_closes_and_throws() {
     let program = build("g++", "c++11", "tests/abi/raii.cpp", &[]);
     run(Command::new(program).env_remove("GDS_DEVICE"));

@@ -32,6 +32,10 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("region", &["types/region.rs", "region.rs"]),
     ("format", &["types/format.rs", "format.rs"]),
     ("tensor", &["types/tensor.rs", "tensor.rs"]),
+    (
+        "elf",
+        &["types/elf.rs", "elf.rs", "elf_tables.rs", "elf_plan.rs"],
+    ),
     ("dlpack", &["types/dlpack.rs", "dlpack.rs"]),
     (
         "kv",

@@ -84,7 +84,7 @@ fn read_tables(outcome: &mut Outcome, tables: &Tables) {
     for section in file.relocation_sections() {
         if let Some(table) = outcome.note(tables.relocations(section.index)) {
             outcome.entries += table.iter().count() as u64;
-            table.get(table.len() / 2);
+            let _ = table.get(table.len() / 2);
         }
     }
     if let Some(notes) = outcome.note(tables.notes()) {
