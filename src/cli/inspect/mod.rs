@@ -2,6 +2,7 @@
 //!
 //! A file a format: each gives lines for people and an object for programs.
 
+mod elf;
 mod tensors;
 
 use std::path::PathBuf;
@@ -19,9 +20,9 @@ use crate::io::OpenMode;
 /// Arguments of `gds inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// A safetensors file or its index, or a GGUF file
+    /// A safetensors file or its index, a GGUF file, or an ELF file
     file: PathBuf,
-    /// Print everything, however long: all tensors, all values
+    /// Print everything, however long: all tensors, all values, all symbols
     #[arg(long)]
     all: bool,
 }
@@ -56,6 +57,7 @@ pub(super) fn run(global: &Global, args: &InspectArgs) -> Outcome {
         Format::Safetensors | Format::SafetensorsIndex | Format::Gguf => {
             tensors::report(&file, all)?
         }
+        Format::Elf => elf::report(&file, args.all)?,
         Format::Unknown => return Err(unknown(&args.file).into()),
         other => Report {
             lines: vec![format!(

@@ -3,6 +3,7 @@
 //! A file a format: each says what is wanted as a `Load`, and which bytes of the file have to
 //! stand where afterwards. Loading, timing and verifying are the same for all.
 
+mod elf;
 mod tensors;
 
 use std::fs::File as StdFile;
@@ -29,11 +30,15 @@ const WINDOW: u64 = 8 << 20;
 /// Arguments of `gds load`.
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
-    /// A safetensors file or its index, or a GGUF file
+    /// A safetensors file or its index, a GGUF file, or an ELF file
     file: PathBuf,
     /// Names of tensors, with commas between them; all when not given
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     tensors: Vec<String>,
+    /// Names of sections, with commas between them, `*` for any letters; all that the file has
+    /// bytes of when not given
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    sections: Vec<String>,
     /// Only this share of each tensor, as RANK/OF, along --dimension
     #[arg(long, value_name = "RANK/OF", value_parser = parse_share)]
     share: Option<(u64, u64)>,
@@ -65,6 +70,7 @@ pub(super) fn run(global: &Global, args: &LoadArgs) -> Outcome {
         Format::Safetensors | Format::SafetensorsIndex | Format::Gguf => {
             tensors::wanted(&file, args)?
         }
+        Format::Elf => return elf::run(global, args, &context, &file),
         Format::Unknown => return Err(inspect::unknown(&args.file).into()),
         other => {
             let message = format!("{} is {other}, which is not loaded", args.file.display());

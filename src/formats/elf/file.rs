@@ -99,7 +99,9 @@ impl Elf {
         &*self.source
     }
 
-    pub(super) fn source_shared(&self) -> &Arc<dyn Source> {
+    /// Where it is read from, to be kept.
+    #[must_use]
+    pub fn source_shared(&self) -> &Arc<dyn Source> {
         &self.source
     }
 
