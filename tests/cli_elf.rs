@@ -69,10 +69,5 @@ fn damaged_files_are_told_with_the_offset() {
     let path = folder.path("cut");
     std::fs::write(&path, &whole[..whole.len() - 100]).expect("written");
     let path = path.display().to_string();
-    fails(
-        &folder,
-        1,
-        &["inspect", &path],
-        &["headers", "damaged"],
-    );
+    fails(&folder, 1, &["inspect", &path], &["headers", "damaged"]);
 }

@@ -226,6 +226,7 @@ fn sections_are_planned_and_loaded() {
             (bss.index, bss.size, bss.to_offset, bss.encoding),
             (3, 4096, 32, 3)
         );
+        let mut done = fresh!(gds_completion_t);
         // SAFETY: host memory of size_bytes bytes; the handles are live.
         unsafe {
             let mut address = null_mut();
@@ -233,27 +234,20 @@ fn sections_are_planned_and_loaded() {
             let bytes = std::slice::from_raw_parts(address.cast::<u8>(), info.size_bytes as usize);
             assert_eq!(&bytes[..12], b"what is done");
             assert!(bytes[32..].iter().all(|byte| *byte == 0));
-            let mut done = fresh!(gds_completion_t);
             ok(gds_elf_plan_read(plan, buffer, 0, null(), &raw mut done));
             assert_eq!(done.bytes, 4108);
             let past = gds_elf_plan_read(plan, buffer, 1, null(), null_mut());
             assert_eq!(past, GDS_STATUS_OUT_OF_RANGE);
             gds_elf_plan_destroy(plan);
-            let mut plan = null_mut();
-            let indices = [1u32, 0];
-            ok(gds_elf_plan_parts(
-                things.elf,
-                1,
-                indices.as_ptr(),
-                2,
-                0,
-                &raw mut plan,
-            ));
-            let part = told!(gds_elf_plan_part(plan, 0) -> gds_elf_part_t);
-            assert_eq!((part.kind, part.index, part.size), (1, 1, 1100));
-            gds_elf_plan_destroy(plan);
             gds_buffer_free(buffer);
         }
+        let (mut plan, indices) = (null_mut(), [1u32, 0]);
+        // SAFETY: live handles and places.
+        ok(unsafe { gds_elf_plan_parts(things.elf, 1, indices.as_ptr(), 2, 0, &raw mut plan) });
+        let part = told!(gds_elf_plan_part(plan, 0) -> gds_elf_part_t);
+        assert_eq!((part.kind, part.index, part.size), (1, 1, 1100));
+        // SAFETY: a handle of this test.
+        unsafe { gds_elf_plan_destroy(plan) };
     });
 }
 

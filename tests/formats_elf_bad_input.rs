@@ -3,6 +3,8 @@
 //!
 //! `GDS_FORMATS_MUTATIONS=n` mutations; `GDS_BLESS=1` writes the corpus anew.
 
+#![allow(clippy::print_stderr)]
+
 mod elf_support;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,6 +1,8 @@
 //! Headers, sections, segments, symbols, notes, dynamic entries and relocations are what
 //! `readelf -W` says. GDS_ELF_ALL=1 compares all files of /usr/lib and /usr/bin.
 
+#![allow(clippy::print_stderr)]
+
 mod elf_support;
 
 use std::sync::Mutex;

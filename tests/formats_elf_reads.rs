@@ -1,5 +1,7 @@
 //! Files of both classes and byte orders, put together by hand, are read as they were written.
 
+#![allow(clippy::print_stderr)]
+
 mod elf_support;
 
 use elf_support::build::{File, Part, SHAPES, everything};

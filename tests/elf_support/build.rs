@@ -51,7 +51,7 @@ impl Bytes {
     }
 
     pub fn align(&mut self, align: usize) -> &mut Self {
-        while self.bytes.len() % align != 0 {
+        while !self.bytes.len().is_multiple_of(align) {
             self.bytes.push(0);
         }
         self
@@ -161,7 +161,7 @@ impl File {
         body.bytes.resize(header + segment * self.segments.len(), 0);
         let mut places = Vec::new();
         for part in &self.parts {
-            body.align(part.align.max(1).min(64) as usize);
+            body.align(part.align.clamp(1, 64) as usize);
             places.push(body.bytes.len() as u64);
             body.raw(&part.bytes);
         }

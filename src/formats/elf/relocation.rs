@@ -65,7 +65,7 @@ impl RelocationTable {
         let source = file.source();
         let at = file.header_of(section.index);
         raw::check_entry(source, at, section.entry_size, entry, "relocations")?;
-        if section.size % entry != 0 {
+        if !section.size.is_multiple_of(entry) {
             let text = format!("a section of relocations has {} bytes", section.size);
             return Err(corrupted(source, at, text));
         }

@@ -46,13 +46,13 @@ impl Section {
     /// Whether a running program has it in memory.
     #[must_use]
     pub fn is_allocated(&self) -> bool {
-        self.flags & u64::from(elf::SHF_ALLOC.0) != 0
+        self.flags & elf::SHF_ALLOC.0 != 0
     }
 
     /// Whether it begins with a compression header.
     #[must_use]
     pub fn is_compressed(&self) -> bool {
-        self.flags & u64::from(elf::SHF_COMPRESSED.0) != 0
+        self.flags & elf::SHF_COMPRESSED.0 != 0
     }
 
     pub(super) fn is(&self, kind: elf::SectionType) -> bool {

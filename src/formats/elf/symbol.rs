@@ -70,7 +70,7 @@ impl SymbolTable {
         let entry = by_class!(header.class, H => raw::size_of::<<H as FileHeader>::Sym>());
         let at = file.header_of(section.index);
         raw::check_entry(source, at, section.entry_size, entry, "symbols")?;
-        if section.size % entry != 0 {
+        if !section.size.is_multiple_of(entry) {
             let text = format!("a section of symbols has {} bytes", section.size);
             return Err(corrupted(source, at, text));
         }
