@@ -608,9 +608,9 @@ fn notes(elf: &Elf, lines: &[&str]) -> Result<u64, String> {
         }
         let words: Vec<&str> = line.split_whitespace().collect();
         let is_note = line.starts_with("  ") && !line.starts_with("   ");
-        let size = words
-            .get(1)
-            .filter(|w| w.starts_with("0x") && w.len() == 10);
+        // An owner may hold blanks.
+        let is_size = |w: &&&str| w.starts_with("0x") && w.len() == 10;
+        let size = words.iter().skip(1).find(is_size);
         let Some(size) = size.filter(|_| is_note) else {
             continue;
         };
