@@ -5366,6 +5366,281 @@ gds_status_t gds_kv_device_stats(const gds_kv_device_t *device,
 #define GDS_KV_DEVICE_STATS_INIT                                                           \
     { sizeof(gds_kv_device_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
+/* ==== Arrow C interfaces ============================================================== */
+
+/*
+ * The structs of arrow.apache.org/docs/format/CDataInterface.html, CStreamInterface.html
+ * and CDeviceDataInterface.html, in the guards that programs of Arrow have around them.
+ */
+
+#ifndef ARROW_C_DATA_INTERFACE
+#define ARROW_C_DATA_INTERFACE
+
+#define ARROW_FLAG_DICTIONARY_ORDERED 1
+#define ARROW_FLAG_NULLABLE 2
+#define ARROW_FLAG_MAP_KEYS_SORTED 4
+
+struct ArrowSchema {
+    const char *format;
+    const char *name;
+    const char *metadata;
+    int64_t flags;
+    int64_t n_children;
+    struct ArrowSchema **children;
+    struct ArrowSchema *dictionary;
+    void (*release)(struct ArrowSchema *);
+    void *private_data;
+};
+
+struct ArrowArray {
+    int64_t length;
+    int64_t null_count;
+    int64_t offset;
+    int64_t n_buffers;
+    int64_t n_children;
+    const void **buffers;
+    struct ArrowArray **children;
+    struct ArrowArray *dictionary;
+    void (*release)(struct ArrowArray *);
+    void *private_data;
+};
+
+#endif /* ARROW_C_DATA_INTERFACE */
+
+#ifndef ARROW_C_DEVICE_DATA_INTERFACE
+#define ARROW_C_DEVICE_DATA_INTERFACE
+
+typedef int32_t ArrowDeviceType;
+
+#define ARROW_DEVICE_CPU 1
+#define ARROW_DEVICE_CUDA 2
+#define ARROW_DEVICE_CUDA_HOST 3
+#define ARROW_DEVICE_OPENCL 4
+#define ARROW_DEVICE_VULKAN 7
+#define ARROW_DEVICE_METAL 8
+#define ARROW_DEVICE_VPI 9
+#define ARROW_DEVICE_ROCM 10
+#define ARROW_DEVICE_ROCM_HOST 11
+#define ARROW_DEVICE_EXT_DEV 12
+#define ARROW_DEVICE_CUDA_MANAGED 13
+#define ARROW_DEVICE_ONEAPI 14
+#define ARROW_DEVICE_WEBGPU 15
+#define ARROW_DEVICE_HEXAGON 16
+
+struct ArrowDeviceArray {
+    struct ArrowArray array;
+    int64_t device_id;
+    ArrowDeviceType device_type;
+    void *sync_event;
+    int64_t reserved[3];
+};
+
+#endif /* ARROW_C_DEVICE_DATA_INTERFACE */
+
+#ifndef ARROW_C_STREAM_INTERFACE
+#define ARROW_C_STREAM_INTERFACE
+
+struct ArrowArrayStream {
+    int (*get_schema)(struct ArrowArrayStream *, struct ArrowSchema *out);
+    int (*get_next)(struct ArrowArrayStream *, struct ArrowArray *out);
+    const char *(*get_last_error)(struct ArrowArrayStream *);
+    void (*release)(struct ArrowArrayStream *);
+    void *private_data;
+};
+
+#endif /* ARROW_C_STREAM_INTERFACE */
+
+#ifndef ARROW_C_DEVICE_STREAM_INTERFACE
+#define ARROW_C_DEVICE_STREAM_INTERFACE
+
+struct ArrowDeviceArrayStream {
+    ArrowDeviceType device_type;
+    int (*get_schema)(struct ArrowDeviceArrayStream *self, struct ArrowSchema *out);
+    int (*get_next)(struct ArrowDeviceArrayStream *self, struct ArrowDeviceArray *out);
+    const char *(*get_last_error)(struct ArrowDeviceArrayStream *self);
+    void (*release)(struct ArrowDeviceArrayStream *self);
+    void *private_data;
+};
+
+#endif /* ARROW_C_DEVICE_STREAM_INTERFACE */
+
+/* ==== Columns ========================================================================= */
+
+/** In a path: the dictionary of an array, in place of the number of a child. */
+#define GDS_COLUMNS_DICTIONARY 4294967295
+
+/**
+ * Columns in device memory, in the layout of Arrow, in one batch or more. May be used from
+ * many threads at once. Made by gds_arrow_load() and its like, given back to
+ * gds_columns_close().
+ */
+typedef struct gds_columns_t gds_columns_t;
+
+/** What columns there are. Start from GDS_COLUMNS_INFO_INIT. */
+typedef struct gds_columns_info_t {
+    /** sizeof(gds_columns_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Columns. */
+    uint32_t columns;
+    /** Batches. */
+    uint64_t batches;
+    /** Rows of all batches. */
+    uint64_t rows;
+    /** Bytes of memory that the buffers take, padding included. */
+    uint64_t bytes;
+} gds_columns_info_t;
+
+/**
+ * An array: a column, or a part of one. Start from GDS_COLUMN_INIT.
+ *
+ * Buffers are in the order of its type (arrow.apache.org/docs/format/Columnar.html).
+ */
+typedef struct gds_column_t {
+    /** sizeof(gds_column_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Buffers. */
+    uint32_t buffers;
+    /** Arrays that it is made of. */
+    uint32_t children;
+    /** 1: its values are keys of a dictionary. 0: not. */
+    uint32_t has_dictionary;
+    /** Values, nulls included. */
+    uint64_t length;
+    /** Nulls; -1 when nobody counted. */
+    int64_t null_count;
+    /** Values of the buffers before the first one. */
+    uint64_t offset;
+    /** Its name; "" for the values of a dictionary. Valid until gds_columns_close(). */
+    const char *name;
+    /**
+     * Its type, as the format string of Arrow's C data interface. Valid until
+     * gds_columns_close().
+     */
+    const char *format;
+} gds_column_t;
+
+/** Memory of an array. This struct never changes. */
+typedef struct gds_column_buffer_t {
+    /**
+     * Its first byte, at a multiple of 64; a device address for device memory. 0: the
+     * buffer is left out (no value is null).
+     */
+    uint64_t address;
+    /** Bytes. Readable to the next multiple of 64. */
+    uint64_t size;
+} gds_column_buffer_t;
+
+/**
+ * Tell what columns there are.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_NOT_SUPPORTED: a build without Arrow; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_columns_info(const gds_columns_t *columns,
+                              gds_columns_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Find a column by its name.
+ *
+ * @param name        NUL-terminated.
+ * @param column_out  its number, from 0; the first one where two have the name.
+ * @return GDS_STATUS_NOT_FOUND; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_NOT_SUPPORTED: a build without Arrow; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_columns_find(const gds_columns_t *columns, const char *name,
+                              uint32_t *column_out) GDS_NOEXCEPT;
+
+/**
+ * Tell of an array: a column of a batch, or a part of one.
+ *
+ * @param batch        from 0.
+ * @param path         the number of the column, then numbers of children, or
+ *                     GDS_COLUMNS_DICTIONARY.
+ * @param path_count   at least 1.
+ * @param column_out   struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such batch, column or child;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_NOT_SUPPORTED: a build without Arrow; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_columns_column(const gds_columns_t *columns, uint64_t batch,
+                                const uint32_t *path, uint64_t path_count,
+                                gds_column_t *column_out) GDS_NOEXCEPT;
+
+/**
+ * Tell where a buffer of an array is: a plain pointer, valid until gds_columns_close().
+ *
+ * @param path        as for gds_columns_column().
+ * @param buffer      from 0, in the order of the type.
+ * @param buffer_out  filled.
+ * @return as gds_columns_column().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_columns_buffer(const gds_columns_t *columns, uint64_t batch,
+                                const uint32_t *path, uint64_t path_count, uint32_t buffer,
+                                gds_column_buffer_t *buffer_out) GDS_NOEXCEPT;
+
+/**
+ * Export the names and types: a struct of the columns.
+ *
+ * @param schema_out  overwritten; call its release() once.
+ * @return GDS_STATUS_INVALID_ARGUMENT: also for a name with a NUL inside, which C cannot
+ *         hold; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_NOT_SUPPORTED: a build without
+ *         Arrow; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_columns_schema(const gds_columns_t *columns,
+                                struct ArrowSchema *schema_out) GDS_NOEXCEPT;
+
+/**
+ * Export a batch without a copy: a struct array of the columns.
+ *
+ * What it holds stays until its release(), or that of each child that was moved out, from
+ * any thread; gds_columns_close() may come before. sync_event is NULL: the bytes are
+ * there. On the host device the device is ARROW_DEVICE_CPU, else ARROW_DEVICE_CUDA. The
+ * buffer of sizes that a view type ends with is in host memory.
+ *
+ * @param batch      from 0.
+ * @param array_out  overwritten; call array.release() once.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such batch; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_NOT_SUPPORTED: a build without Arrow;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_columns_export(const gds_columns_t *columns, uint64_t batch,
+                                struct ArrowDeviceArray *array_out) GDS_NOEXCEPT;
+
+/**
+ * Export all batches, one after the other, as a stream of device arrays.
+ *
+ * @param stream_out  overwritten; call its release() once. Used by one thread at a time.
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_NOT_SUPPORTED: a build without Arrow; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_columns_stream(const gds_columns_t *columns,
+                                struct ArrowDeviceArrayStream *stream_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_columns_stream(), for consumers that know ordinary memory alone. On the
+ * host device only.
+ *
+ * @return GDS_STATUS_NOT_SUPPORTED: the columns are in the memory of a device, or a build
+ *         without Arrow; else as gds_columns_stream().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_columns_host_stream(const gds_columns_t *columns,
+                                     struct ArrowArrayStream *stream_out) GDS_NOEXCEPT;
+
+/** Give the columns back. NULL and closed handles are fine. What was exported stays. */
+GDS_API void gds_columns_close(gds_columns_t *columns) GDS_NOEXCEPT;
+
+#define GDS_COLUMNS_INFO_INIT { sizeof(gds_columns_info_t), 0, 0, 0, 0 }
+#define GDS_COLUMN_INIT { sizeof(gds_column_t), 0, 0, 0, 0, 0, 0, NULL, NULL }
+
 /* ==== Explanation ===================================================================== */
 
 /**

@@ -13,6 +13,14 @@
 // Names are those of C.
 #![allow(non_camel_case_types)]
 
+#[cfg(feature = "arrow")]
+mod arrow_export;
+#[cfg(feature = "arrow")]
+mod arrow_stream;
+#[cfg(feature = "arrow")]
+mod columns_given;
+#[cfg(not(feature = "arrow"))]
+mod columns_none;
 mod convert;
 mod guard;
 mod handle;
@@ -22,6 +30,7 @@ pub mod array;
 pub mod batch;
 pub mod buffer;
 pub mod cache;
+pub mod columns;
 pub mod config;
 pub mod context;
 pub mod crc;

@@ -6,9 +6,11 @@
 //! (`tests/abi_layout.rs`); asserts and conversions live with the functions.
 
 mod array;
+mod arrow_c;
 mod batch;
 mod buffer;
 mod cache;
+mod columns;
 mod config;
 mod context;
 mod device;
@@ -29,9 +31,11 @@ mod transfer;
 mod writer;
 
 pub use array::*;
+pub use arrow_c::*;
 pub use batch::*;
 pub use buffer::*;
 pub use cache::*;
+pub use columns::*;
 pub use config::*;
 pub use context::*;
 pub use device::*;
