@@ -72,7 +72,8 @@ pub(super) unsafe fn write_schema(from: &Schema, place: *mut ArrowSchema) -> Out
 
 /// A batch as a struct array of its columns.
 pub(super) fn batch(batch: &Batch) -> Outcome<ArrowArray> {
-    let children = batch.columns.iter().map(array).collect::<Outcome<_>>()?;
+    batch.columns.iter().try_for_each(check)?;
+    let children = batch.columns.iter().map(array).collect();
     let parts = Parts {
         length: batch.rows,
         null_count: Some(0),
@@ -82,7 +83,21 @@ pub(super) fn batch(batch: &Batch) -> Outcome<ArrowArray> {
         children,
         dictionary: None,
     };
-    parts.export()
+    Ok(parts.export())
+}
+
+/// Arrow's structs hold signed numbers. Seen before anything is made, so that nothing leaks.
+fn check(array: &Array) -> Outcome {
+    let largest = array
+        .len
+        .max(array.offset)
+        .max(array.null_count.unwrap_or(0));
+    if i64::try_from(largest).is_err() {
+        let text = "an array is too long for Arrow's structs";
+        return Err(Error::new(ErrorKind::OutOfRange, text).into());
+    }
+    let mut inner = array.children.iter().chain(array.dictionary.as_deref());
+    inner.try_for_each(check)
 }
 
 /// A batch, and which device it is on.
@@ -141,7 +156,7 @@ struct Parts {
 }
 
 /// An array and what it is made of.
-fn array(from: &Array) -> Outcome<ArrowArray> {
+fn array(from: &Array) -> ArrowArray {
     let is_view = matches!(from.data_type, DataType::Utf8View | DataType::BinaryView);
     let size = |slice: &Option<Slice>| slice.as_ref().map_or(0, |s| s.size as i64);
     let parts = Parts {
@@ -150,24 +165,17 @@ fn array(from: &Array) -> Outcome<ArrowArray> {
         offset: from.offset,
         buffers: from.buffers.clone(),
         sizes: is_view.then(|| from.buffers.iter().skip(2).map(size).collect()),
-        children: from.children.iter().map(array).collect::<Outcome<_>>()?,
-        dictionary: from.dictionary.as_deref().map(array).transpose()?,
+        children: from.children.iter().map(array).collect(),
+        dictionary: from.dictionary.as_deref().map(array),
     };
     parts.export()
 }
 
 impl Parts {
-    fn export(self) -> Outcome<ArrowArray> {
-        let signed = |value: u64| {
-            i64::try_from(value).map_err(|_| {
-                Error::new(
-                    ErrorKind::OutOfRange,
-                    "an array is too long for Arrow's structs",
-                )
-            })
-        };
-        let (length, offset) = (signed(self.length)?, signed(self.offset)?);
-        let null_count = self.null_count.map_or(Ok(-1), signed)?;
+    fn export(self) -> ArrowArray {
+        // `check` has seen that they fit.
+        let (length, offset) = (self.length as i64, self.offset as i64);
+        let null_count = self.null_count.map_or(-1, |nulls| nulls as i64);
         let address = |slice: &Option<Slice>| match slice {
             Some(slice) => slice.address() as *const c_void,
             None => ptr::null(),
@@ -184,7 +192,7 @@ impl Parts {
             children: self.children.into_iter().map(boxed).collect(),
             dictionary: self.dictionary.map_or(ptr::null_mut(), boxed),
         });
-        Ok(ArrowArray {
+        ArrowArray {
             length,
             null_count,
             offset,
@@ -195,17 +203,18 @@ impl Parts {
             dictionary: held.dictionary,
             release: Some(release_array),
             private_data: Box::into_raw(held).cast(),
-        })
+        }
     }
 }
 
-/// A failure between `array` and the caller's place must not leak the memory below.
-impl Drop for ArrowArray {
-    fn drop(&mut self) {
-        if let Some(release) = self.release {
-            // SAFETY: a struct that is not released has the callback of its producer.
-            unsafe { release(self) };
-        }
+/// Frees what an array holds, unless it is released.
+///
+/// # Safety
+/// The struct of a producer, used by nobody else.
+unsafe fn release(array: &mut ArrowArray) {
+    if let Some(release) = array.release {
+        // SAFETY: the callback of its producer, and the caller's promise.
+        unsafe { release(array) };
     }
 }
 
@@ -226,8 +235,10 @@ unsafe extern "C" fn release_array(array: *mut ArrowArray) {
     let _ = catch_unwind(AssertUnwindSafe(move || {
         let dictionary = Some(held.dictionary).filter(|child| !child.is_null());
         for child in held.children.iter().copied().chain(dictionary) {
-            // SAFETY: `export` made it of a Box; one that was moved out has no release.
-            drop(unsafe { Box::from_raw(child) });
+            // SAFETY: `export` made it of a Box, which nobody else uses any more.
+            let mut child = unsafe { Box::from_raw(child) };
+            // SAFETY: as above; one that was moved out has no release.
+            unsafe { release(&mut child) };
         }
         drop(held);
     }));
