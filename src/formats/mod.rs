@@ -13,6 +13,8 @@
 
 #[cfg(feature = "arrow")]
 mod array;
+#[cfg(feature = "arrow")]
+pub mod arrow;
 mod detect;
 pub mod elf;
 pub mod exchange;

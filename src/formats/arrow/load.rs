@@ -1,0 +1,280 @@
+//! Batches into device memory: bodies as they are, straight from the file; what is compressed
+//! through the host.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_schema::Schema;
+
+use super::body::{self, BatchPlan};
+use super::layout::{self, Planned};
+use super::message::corrupted;
+use super::reader::ArrowReader;
+use super::{codec, join, validate};
+use crate::engine::{Buffer, Context, File, MemoryKind, Options, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::formats::{Array, Batch, Source};
+
+/// Bytes that go from a source without a file to the device at once.
+const CHUNK: usize = 1 << 20;
+
+/// How batches are loaded.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Whether to look at the values that others trust: offsets, views, keys, run ends, UTF-8.
+    /// `None`: on the host device, whose consumers read them. On a GPU it reads those buffers
+    /// back; without it, kernels must not trust offsets of a file that may be damaged.
+    pub validate: Option<bool>,
+    /// Batches that are on their way while one is looked at.
+    pub ahead: usize,
+    /// How bytes are moved.
+    pub options: Options,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            validate: None,
+            ahead: 2,
+            options: Options::default(),
+        }
+    }
+}
+
+impl LoadOptions {
+    pub(super) fn validates(&self, context: &Context) -> bool {
+        self.validate.unwrap_or(context.device().is_host())
+    }
+}
+
+/// Batches of a file, one after the other, each in an allocation of its own. A few are on their
+/// way ahead of the one that was asked for; memory is that of those and of the dictionaries.
+#[derive(Debug)]
+pub struct Batches {
+    reader: ArrowReader,
+    context: Context,
+    columns: Vec<usize>,
+    schema: Arc<Schema>,
+    left: Range<usize>,
+    load: LoadOptions,
+    flights: VecDeque<Flight>,
+    dictionaries: Dictionaries,
+    failed: bool,
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+struct Flight {
+    plan: BatchPlan,
+    buffer: Buffer,
+    ticket: Option<Ticket>,
+}
+
+/// Dictionaries that are in device memory, with the messages that they are made of.
+#[derive(Debug, Default)]
+struct Dictionaries(HashMap<i64, (Vec<usize>, Array)>);
+
+impl Batches {
+    pub(super) fn new(
+        reader: &ArrowReader,
+        context: &Context,
+        columns: Vec<usize>,
+        batches: Range<usize>,
+        load: &LoadOptions,
+    ) -> Result<Self> {
+        Ok(Self {
+            schema: reader.schema_of(&columns)?,
+            reader: reader.clone(),
+            context: context.clone(),
+            columns,
+            left: batches,
+            load: load.clone(),
+            flights: VecDeque::new(),
+            dictionaries: Dictionaries::default(),
+            failed: false,
+        })
+    }
+
+    /// Names and types of the columns.
+    #[must_use]
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The next batch; none after the last one, or after an error.
+    ///
+    /// # Errors
+    /// `Corrupted` with an offset, `NotSupported`, `FileChanged`, and what memory and the file say.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        if self.failed {
+            return Ok(None);
+        }
+        let result = self.advance();
+        self.failed = result.is_err();
+        result.map_err(|error| body::at(self.reader.path(), error))
+    }
+
+    fn advance(&mut self) -> Result<Option<Batch>> {
+        while self.flights.len() <= self.load.ahead
+            && let Some(index) = self.left.next()
+        {
+            let plan = self.reader.plan(index, &self.columns)?;
+            let flight = self.start(plan)?;
+            self.flights.push_back(flight);
+        }
+        let Some(flight) = self.flights.pop_front() else {
+            return Ok(None);
+        };
+        let (rows, offset) = (flight.plan.rows, flight.plan.offset);
+        let columns = self.finish(flight)?;
+        if self.load.validates(&self.context) {
+            for column in &columns {
+                validate::shallow(&self.context, column)
+                    .map_err(|error| error.with_offset(offset))?;
+            }
+        }
+        Ok(Some(Batch {
+            schema: self.schema.clone(),
+            rows,
+            columns,
+        }))
+    }
+
+    fn start(&self, plan: BatchPlan) -> Result<Flight> {
+        let buffer = allocate(&self.context, &plan)?;
+        let mut ticket = None;
+        if !plan.plan.pieces().is_empty() {
+            match self.reader.file() {
+                Some(file) => ticket = Some(self.submit(&plan, file, &buffer)?),
+                None => copy_pieces(&self.context, self.reader.source(), &plan, &buffer)?,
+            }
+        }
+        Ok(Flight {
+            plan,
+            buffer,
+            ticket,
+        })
+    }
+
+    fn submit(&self, plan: &BatchPlan, file: &File, buffer: &Buffer) -> Result<Ticket> {
+        let options = &self.load.options;
+        plan.plan.submit(&self.context, file, buffer, 0, options)
+    }
+
+    /// Waits for a batch, and gives its columns.
+    fn finish(&mut self, flight: Flight) -> Result<Vec<Array>> {
+        let Flight {
+            plan,
+            buffer,
+            ticket,
+        } = flight;
+        codec::decode(self.reader.source(), &plan.jobs, &self.context, &buffer)?;
+        if let Some(ticket) = ticket {
+            let moved = ticket.wait(None)?.bytes;
+            if moved < plan.plan.bytes() {
+                let text = format!(
+                    "{} became shorter while it was read",
+                    self.reader.path().display()
+                );
+                return Err(Error::new(ErrorKind::FileChanged, text).with_offset(plan.offset));
+            }
+        }
+        plan.arrays(&buffer, 0, &mut |id, keys| {
+            self.dictionary(id, plan.seen, keys)
+        })
+    }
+
+    /// A dictionary as somebody sees it who has seen so many messages.
+    fn dictionary(&mut self, id: i64, seen: usize, keys: &Planned) -> Result<Array> {
+        let index = self.reader.index();
+        let chain = index.chain(id, seen);
+        if let Some((known, array)) = self.dictionaries.0.get(&id)
+            && *known == chain
+        {
+            return Ok(array.clone());
+        }
+        let Some(node) = index.columns.dictionaries.get(&id).cloned() else {
+            return Err(missing(self.reader.path(), id, 0));
+        };
+        if chain.is_empty() {
+            if keys.nulls < keys.len {
+                return Err(missing(self.reader.path(), id, 0));
+            }
+            return self.empty(&layout::empty(&node));
+        }
+        // What is there already is not read again when more is added to it.
+        let cached = self.dictionaries.0.remove(&id);
+        let cached = cached.filter(|(known, _)| chain.starts_with(known));
+        let done = cached.as_ref().map_or(0, |(known, _)| known.len());
+        let mut parts: Vec<Array> = cached.into_iter().map(|(_, array)| array).collect();
+        for at in chain.iter().skip(done) {
+            let plan = self.reader.dictionary_plan(*at, id, &node)?;
+            let offset = plan.offset;
+            let flight = self.start(plan)?;
+            let loaded = self.finish(flight)?.pop();
+            let part = loaded.ok_or_else(|| missing(self.reader.path(), id, offset))?;
+            if self.load.validates(&self.context) {
+                validate::shallow(&self.context, &part)
+                    .map_err(|error| error.with_offset(offset))?;
+            }
+            parts.push(part);
+        }
+        let array = join::join(&self.context, parts)?;
+        self.dictionaries.0.insert(id, (chain, array.clone()));
+        Ok(array)
+    }
+
+    /// No values, in memory that offsets can be read from.
+    fn empty(&mut self, planned: &Planned) -> Result<Array> {
+        let plan = BatchPlan::of_nothing(planned.clone());
+        let flight = self.start(plan)?;
+        let path = self.reader.path().to_path_buf();
+        let array = self.finish(flight)?.pop();
+        array.ok_or_else(|| missing(&path, 0, 0))
+    }
+}
+
+pub(super) fn missing(path: &Path, id: i64, offset: u64) -> Error {
+    corrupted(path, offset, format!("dictionary {id} is not there"))
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_batch().transpose()
+    }
+}
+
+/// Memory for a batch, with the zeros in it.
+pub(super) fn allocate(context: &Context, plan: &BatchPlan) -> Result<Buffer> {
+    let size = plan.size().max(body::ALIGN);
+    let buffer = context.alloc(MemoryKind::Device, size)?;
+    if let Some(at) = plan.zeros {
+        context.upload(&[(&[0; body::ALIGN as usize], &buffer, at)])?;
+    }
+    Ok(buffer)
+}
+
+/// The ranges of a plan, out of a source that is no file.
+pub(super) fn copy_pieces(
+    context: &Context,
+    source: &dyn Source,
+    plan: &BatchPlan,
+    to: &Buffer,
+) -> Result<()> {
+    let mut chunk = Vec::new();
+    for piece in plan.plan.pieces() {
+        let mut done = 0;
+        while done < piece.size {
+            let size = (piece.size - done).min(CHUNK as u64);
+            chunk.resize(size as usize, 0);
+            source.read(piece.file_offset + done, &mut chunk)?;
+            context.upload(&[(&chunk, to, piece.to_offset + done)])?;
+            done += size;
+        }
+    }
+    Ok(())
+}
