@@ -70,6 +70,7 @@ mod layout {
     /// Types that C sees by name alone.
     const OPAQUE: &[&str] = &[
         "gds_array_t",
+        "gds_arrow_t",
         "gds_cache_t",
         "gds_columns_t",
         "gds_context_t",

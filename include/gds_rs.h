@@ -5641,6 +5641,235 @@ GDS_API void gds_columns_close(gds_columns_t *columns) GDS_NOEXCEPT;
 #define GDS_COLUMNS_INFO_INIT { sizeof(gds_columns_info_t), 0, 0, 0, 0 }
 #define GDS_COLUMN_INIT { sizeof(gds_column_t), 0, 0, 0, 0, 0, 0, NULL, NULL }
 
+/* ==== Arrow =========================================================================== */
+
+/** Which of the two forms of Arrow IPC. */
+GDS_ENUM(gds_arrow_form_t) {
+    /** A file, with a footer. */
+    GDS_ARROW_FORM_FILE = 1,
+    /** A stream of messages. */
+    GDS_ARROW_FORM_STREAM = 2,
+};
+
+/** How the buffers of a batch are compressed. */
+GDS_ENUM(gds_arrow_codec_t) {
+    /** Not: its body goes straight to the device. */
+    GDS_ARROW_CODEC_NONE = 0,
+    /** LZ4 frames. */
+    GDS_ARROW_CODEC_LZ4 = 1,
+    /** Zstandard frames. */
+    GDS_ARROW_CODEC_ZSTD = 2,
+};
+
+/**
+ * An Arrow IPC file or stream: its schema, and where its batches are. May be used from many
+ * threads at once. Made by gds_arrow_open(), given back to gds_arrow_close().
+ */
+typedef struct gds_arrow_t gds_arrow_t;
+
+/** What a file or stream holds. Start from GDS_ARROW_INFO_INIT. */
+typedef struct gds_arrow_info_t {
+    /** sizeof(gds_arrow_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** A gds_arrow_form_t. */
+    int32_t form;
+    /** Version of its metadata: 4 or 5. */
+    uint32_t version;
+    /** Columns. */
+    uint32_t columns;
+    /** Record batches. */
+    uint64_t batches;
+    /** Dictionary messages. */
+    uint64_t dictionaries;
+} gds_arrow_info_t;
+
+/** What the metadata says of a batch. Start from GDS_ARROW_BATCH_INIT. */
+typedef struct gds_arrow_batch_t {
+    /** sizeof(gds_arrow_batch_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** A gds_arrow_codec_t. */
+    int32_t codec;
+    /** Rows. */
+    uint64_t rows;
+    /** Where its message begins in the file. */
+    uint64_t file_offset;
+    /** Bytes of its body in the file. */
+    uint64_t body_bytes;
+} gds_arrow_batch_t;
+
+/**
+ * What to load, and how. Start from GDS_ARROW_SELECTION_INIT or gds_arrow_selection_init().
+ */
+typedef struct gds_arrow_selection_t {
+    /** sizeof(gds_arrow_selection_t) as the caller compiled it. Set by the initializers. */
+    uint32_t struct_size;
+    /**
+     * Whether to check what kernels and others trust: offsets, views, keys, run ends, text
+     * encoding; a gds_switch_t. 0 picks yes on the host device and no on a GPU, where it
+     * reads those buffers back.
+     */
+    int32_t validate;
+    /** Names of columns, each NUL-terminated, in the order wanted. NULL: all columns. */
+    const char *const *columns;
+    /** How many names. 0 with NULL. */
+    uint64_t column_count;
+    /** The first batch, from 0. */
+    uint64_t first_batch;
+    /** How many batches. 0: all from the first on. */
+    uint64_t batch_count;
+    /** Batches that are on their way while one is looked at, 1 to 64. 0 picks 2. */
+    uint32_t ahead;
+    /** Zero. */
+    uint32_t reserved;
+    /** How bytes are moved. NULL: as the context is configured. */
+    const gds_options_t *options;
+} gds_arrow_selection_t;
+
+/**
+ * Fill a selection, as GDS_ARROW_SELECTION_INIT does: all columns of all batches.
+ *
+ * @param selection_out  filled as far as `size` goes, struct_size included.
+ * @param size           sizeof(gds_arrow_selection_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: selection_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_selection_init(void *selection_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Open an Arrow IPC file or stream; which of the two, its content says. Reads metadata
+ * only, and no body.
+ *
+ * @param arrow_out  give it to gds_arrow_close() once. Keeps the file.
+ * @return GDS_STATUS_CORRUPTED: gds_last_error() has the offset; GDS_STATUS_NOT_SUPPORTED:
+ *         big-endian values, metadata before version 4, a build without Arrow;
+ *         GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_open(const gds_file_t *file, gds_arrow_t **arrow_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a file or stream holds.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_NOT_SUPPORTED: a build without Arrow; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_info(const gds_arrow_t *arrow,
+                            gds_arrow_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what the metadata says of a batch. Reads it.
+ *
+ * @param batch      from 0.
+ * @param batch_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such batch; GDS_STATUS_CORRUPTED; GDS_STATUS_IO;
+ *         else as gds_arrow_info().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_batch(const gds_arrow_t *arrow, uint64_t batch,
+                             gds_arrow_batch_t *batch_out) GDS_NOEXCEPT;
+
+/**
+ * Tell the name of a column. Valid until gds_arrow_close().
+ *
+ * @param column    from 0.
+ * @param name_out  NUL-terminated.
+ * @param size_out  bytes, without the NUL. May be NULL.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such column; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_NOT_SUPPORTED: a build without Arrow;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_column_name(const gds_arrow_t *arrow, uint64_t column,
+                                   const char **name_out, uint64_t *size_out) GDS_NOEXCEPT;
+
+/**
+ * Export the names and types of all columns: a struct of them.
+ *
+ * @param schema_out  overwritten; call its release() once.
+ * @return GDS_STATUS_INVALID_ARGUMENT: also for a name with a NUL inside, which C cannot
+ *         hold; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_NOT_SUPPORTED: a build without
+ *         Arrow; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_schema(const gds_arrow_t *arrow,
+                              struct ArrowSchema *schema_out) GDS_NOEXCEPT;
+
+/**
+ * Load chosen columns of chosen batches into device memory, and wait.
+ *
+ * Only their buffers are read. What is not compressed goes from the file to its place
+ * without another copy; each batch is one allocation.
+ *
+ * @param selection    NULL: everything.
+ * @param columns_out  give it to gds_columns_close() once.
+ * @return GDS_STATUS_NOT_FOUND: no column of that name; GDS_STATUS_OUT_OF_RANGE: no such
+ *         batch; GDS_STATUS_CORRUPTED: gds_last_error() has the offset;
+ *         GDS_STATUS_NOT_SUPPORTED: unions with nulls of their own, of Arrow before 1.0,
+ *         or a build without Arrow; GDS_STATUS_OUT_OF_DEVICE_MEMORY;
+ *         GDS_STATUS_OUT_OF_HOST_MEMORY; GDS_STATUS_FILE_CHANGED; GDS_STATUS_IO;
+ *         GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_load(const gds_arrow_t *arrow,
+                            const gds_arrow_selection_t *selection,
+                            gds_columns_t **columns_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_arrow_load(), batch after batch as they are asked for: for what is larger than
+ * memory. Nothing has been read when this returns.
+ *
+ * @param stream_out  overwritten; call its release() once. Used by one thread at a time.
+ *                    get_next() answers an errno: EINVAL for a damaged file, ENOMEM, ...
+ * @return as gds_arrow_load().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_stream(const gds_arrow_t *arrow,
+                              const gds_arrow_selection_t *selection,
+                              struct ArrowDeviceArrayStream *stream_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_arrow_stream(), for consumers that know ordinary memory alone. On the host device
+ * only.
+ *
+ * @return GDS_STATUS_NOT_SUPPORTED: the context is on a GPU; else as gds_arrow_load().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_host_stream(const gds_arrow_t *arrow,
+                                   const gds_arrow_selection_t *selection,
+                                   struct ArrowArrayStream *stream_out) GDS_NOEXCEPT;
+
+/**
+ * Read an Arrow IPC stream out of a pipe, socket or terminal, once, front to back.
+ *
+ * Batches go to the device as they come, one in memory at a time. get_next() waits for the
+ * pipe.
+ *
+ * @param fd          duplicated: the caller keeps its own.
+ * @param selection   NULL: everything. first_batch, batch_count, ahead and options must be
+ *                    0 and NULL.
+ * @param stream_out  overwritten; call its release() once. Used by one thread at a time.
+ * @return GDS_STATUS_NOT_FOUND: no column of that name; GDS_STATUS_CORRUPTED: no Arrow
+ *         stream; GDS_STATUS_NOT_SUPPORTED; GDS_STATUS_IO; GDS_STATUS_INVALID_ARGUMENT;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_stream_fd(const gds_context_t *context, int32_t fd,
+                                 const gds_arrow_selection_t *selection,
+                                 struct ArrowDeviceArrayStream *stream_out) GDS_NOEXCEPT;
+
+/** Close a reader. NULL and closed handles are fine. What was loaded stays. */
+GDS_API void gds_arrow_close(gds_arrow_t *arrow) GDS_NOEXCEPT;
+
+#define GDS_ARROW_INFO_INIT { sizeof(gds_arrow_info_t), 0, 0, 0, 0, 0 }
+#define GDS_ARROW_BATCH_INIT { sizeof(gds_arrow_batch_t), 0, 0, 0, 0 }
+#define GDS_ARROW_SELECTION_INIT                                                           \
+    { sizeof(gds_arrow_selection_t), 0, NULL, 0, 0, 0, 0, 0, NULL }
+
 /* ==== Explanation ===================================================================== */
 
 /**

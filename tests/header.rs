@@ -50,6 +50,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("kv_report", &["types/kv_stats.rs", "kv_report.rs"]),
     ("kv_device", &["types/kv_device.rs", "kv_device.rs"]),
     ("columns", &["types/columns.rs", "columns.rs"]),
+    ("arrow", &["types/arrow.rs", "arrow.rs"]),
     ("explain", &["explain.rs"]),
 ];
 

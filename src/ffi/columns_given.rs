@@ -25,7 +25,7 @@ const PATH_MAX: u64 = 4096;
 
 impl Handle for gds_columns_t {
     type Object = Columns;
-    const TAG: u32 = 0x4744_0050;
+    const TAG: u32 = 0x4744_0060;
     const NAME: &'static str = "gds_columns_t";
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 
 impl Handle for gds_columns_t {
     type Object = ();
-    const TAG: u32 = 0x4744_0050;
+    const TAG: u32 = 0x4744_0060;
     const NAME: &'static str = "gds_columns_t";
 }
 

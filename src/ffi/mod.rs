@@ -16,6 +16,10 @@
 #[cfg(feature = "arrow")]
 mod arrow_export;
 #[cfg(feature = "arrow")]
+mod arrow_given;
+#[cfg(not(feature = "arrow"))]
+mod arrow_none;
+#[cfg(feature = "arrow")]
 mod arrow_stream;
 #[cfg(feature = "arrow")]
 mod columns_given;
@@ -27,6 +31,7 @@ mod handle;
 mod held;
 
 pub mod array;
+pub mod arrow;
 pub mod batch;
 pub mod buffer;
 pub mod cache;

@@ -6,6 +6,7 @@
 //! (`tests/abi_layout.rs`); asserts and conversions live with the functions.
 
 mod array;
+mod arrow;
 mod arrow_c;
 mod batch;
 mod buffer;
@@ -31,6 +32,7 @@ mod transfer;
 mod writer;
 
 pub use array::*;
+pub use arrow::*;
 pub use arrow_c::*;
 pub use batch::*;
 pub use buffer::*;

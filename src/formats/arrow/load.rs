@@ -13,9 +13,9 @@ use super::layout::{self, Planned};
 use super::message::corrupted;
 use super::reader::ArrowReader;
 use super::{codec, join, validate};
-use crate::engine::{Buffer, Context, File, MemoryKind, Options, Ticket};
+use crate::engine::{Buffer, Context, File, MemoryKind, Operation, Options, Ticket, Transfer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{Array, Batch, Source};
+use crate::formats::{Array, Batch, Piece, Source};
 
 /// Bytes that go from a source without a file to the device at once.
 const CHUNK: usize = 1 << 20;
@@ -158,9 +158,18 @@ impl Batches {
         })
     }
 
+    /// Each range is read whole, or the file was cut.
     fn submit(&self, plan: &BatchPlan, file: &File, buffer: &Buffer) -> Result<Ticket> {
-        let options = &self.load.options;
-        plan.plan.submit(&self.context, file, buffer, 0, options)
+        let transfer = |piece: &Piece| Transfer {
+            operation: Operation::Read,
+            file: file.clone(),
+            file_offset: piece.file_offset,
+            buffer: buffer.clone(),
+            buffer_offset: piece.to_offset,
+            size: piece.size,
+        };
+        let transfers = plan.plan.pieces().iter().map(transfer).collect();
+        self.context.submit(transfers, &self.load.options)
     }
 
     /// Waits for a batch, and gives its columns.

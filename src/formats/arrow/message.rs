@@ -90,8 +90,6 @@ fn check_version(version: MetadataVersion, path: &Path, offset: u64) -> Result<(
 /// Where a message's parts are.
 #[derive(Debug, Clone)]
 pub(super) struct Framed {
-    /// Its first byte in the file.
-    pub(super) offset: u64,
     /// The flatbuffers.
     pub(super) metadata: Vec<u8>,
     /// The first byte after the metadata: of the body in a stream.
@@ -121,7 +119,6 @@ pub(super) fn read(source: &dyn Source, offset: u64) -> Result<Option<Framed>> {
     };
     let metadata = source.bytes(start, size, "the metadata of a message")?;
     Ok(Some(Framed {
-        offset,
         metadata,
         end: start + size,
     }))
