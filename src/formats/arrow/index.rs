@@ -251,7 +251,8 @@ pub(super) fn header_at(source: &dyn Source, block: &Block) -> Result<(Kind, Hea
 }
 
 fn version_of(version: arrow_ipc::MetadataVersion) -> u32 {
-    u32::try_from(version.0).map_or(0, |number| number + 1)
+    // A footer without one is of Arrow 0.8 to 0.17, whose messages are version 4.
+    u32::try_from(version.0).map_or(4, |number| (number + 1).max(4))
 }
 
 /// A block of the footer, inside of the file.

@@ -57,7 +57,7 @@ fn limits(size: usize) -> VerifierOptions {
 /// The verified message in these bytes.
 pub(super) fn parse<'a>(bytes: &'a [u8], path: &Path, offset: u64) -> Result<Message<'a>> {
     let message = arrow_ipc::root_as_message_with_opts(&limits(bytes.len()), bytes)
-        .map_err(|why| corrupted(path, offset, format!("the metadata of a message: {why}")))?;
+        .map_err(|why| corrupted(path, offset, unverified("the metadata of a message", &why)))?;
     check_version(message.version(), path, offset)?;
     Ok(message)
 }
@@ -65,9 +65,20 @@ pub(super) fn parse<'a>(bytes: &'a [u8], path: &Path, offset: u64) -> Result<Mes
 /// The verified footer in these bytes.
 pub(super) fn parse_footer<'a>(bytes: &'a [u8], path: &Path, offset: u64) -> Result<Footer<'a>> {
     let footer = arrow_ipc::root_as_footer_with_opts(&limits(bytes.len()), bytes)
-        .map_err(|why| corrupted(path, offset, format!("the footer: {why}")))?;
-    check_version(footer.version(), path, offset)?;
+        .map_err(|why| corrupted(path, offset, unverified("the footer", &why)))?;
+    // Early writers left its version out, which then reads as the first; messages have their own.
+    if footer.version() > MetadataVersion::V5 || footer.version() < MetadataVersion::V1 {
+        let what = format!("footer of version {}", footer.version().0);
+        return Err(corrupted(path, offset, what));
+    }
     Ok(footer)
+}
+
+/// The first line of what the verifier says: the others say how it got there.
+fn unverified(what: &str, why: &dyn std::fmt::Display) -> String {
+    let why = why.to_string();
+    let line = why.lines().next().unwrap_or_default();
+    format!("{what}: {}", line.trim_end_matches(['.', ' ']))
 }
 
 fn check_version(version: MetadataVersion, path: &Path, offset: u64) -> Result<()> {
