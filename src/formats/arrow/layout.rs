@@ -127,22 +127,22 @@ impl<'a> Walk<'a> {
         self.node += 1;
         let data_type = &node.data_type;
         let mut buffers = Vec::new();
-        let is_union = matches!(data_type, DataType::Union(..));
-        let has_validity = match data_type {
-            DataType::Null | DataType::RunEndEncoded(..) => false,
-            DataType::Union(..) => self.header.is_v4,
-            _ => true,
-        };
-        if has_validity {
-            let validity = self.validity(len, nulls, wanted && !is_union)?;
-            if is_union && nulls > 0 {
+        // Types without nulls of their own had a bitmap in version 4, all the same.
+        let has_none = matches!(
+            data_type,
+            DataType::Null | DataType::Union(..) | DataType::RunEndEncoded(..)
+        );
+        let is_skipped = has_none && self.header.is_v4 && *data_type != DataType::Null;
+        if is_skipped {
+            self.next()?;
+            if nulls > 0 {
                 let what = "a union with nulls of its own, of Arrow before 1.0, is not read; \
                             write it again with a newer Arrow";
                 return Err(unsupported(self.path, self.header.offset, what));
             }
-            if !is_union {
-                buffers.push(validity);
-            }
+        }
+        if !has_none {
+            buffers.push(self.validity(len, nulls, wanted)?);
         }
         self.values(data_type, len, wanted, &mut buffers)?;
         let mut children = Vec::with_capacity(node.children.len());
@@ -152,8 +152,8 @@ impl<'a> Walk<'a> {
         self.check_children(data_type, len, &children)?;
         let nulls = match data_type {
             DataType::Null => len,
-            _ if has_validity && !is_union => nulls,
-            _ => 0,
+            _ if has_none => 0,
+            _ => nulls,
         };
         Ok(Planned {
             data_type: data_type.clone(),
