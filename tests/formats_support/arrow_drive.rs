@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 
+use arrow_schema::DataType;
 use gds_rs::engine::Context;
 use gds_rs::error::ErrorKind;
-use gds_rs::formats::MemorySource;
 use gds_rs::formats::arrow::{ArrowPipe, ArrowReader, LoadOptions, to_host};
+use gds_rs::formats::{Array, MemorySource};
 
 /// Batches are loaded while they are smaller than this, bytes.
 const LOADED_MAX: u64 = 16 << 20;
 /// What a Zstandard frame can become, the most of all.
 const EXPANSION: u64 = 33_000;
+
+fn has_null_views(array: &Array) -> bool {
+    let is_view = matches!(array.data_type, DataType::Utf8View | DataType::BinaryView);
+    let mut inner = array.children.iter().chain(array.dictionary.as_deref());
+    is_view && array.null_count != Some(0) || inner.any(has_null_views)
+}
 
 /// Opens the bytes, plans and loads all batches, checks them. Panics where a promise is broken.
 /// Batches that were loaded.
@@ -53,10 +60,12 @@ pub fn drive(context: &Context, bytes: &[u8]) -> usize {
             loaded += 1;
             for column in &batch.columns {
                 // What passed our checks passes those of the official crate, which also looks at
-                // what the schema promises of nulls, and at views of nulls.
+                // what the schema promises of nulls, and closer at views of nulls.
+                if has_null_views(column) {
+                    continue;
+                }
                 if let Err(error) = to_host(context, column) {
-                    let more = ["non-nullable", "View at index"];
-                    assert!(more.iter().any(|m| error.message().contains(m)), "{error}");
+                    assert!(error.message().contains("non-nullable"), "{error}");
                 }
             }
         }

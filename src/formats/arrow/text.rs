@@ -132,35 +132,47 @@ pub(super) fn of_views(look: &Look<'_>, is_text: bool) -> Result<()> {
             let index = at + index as u64;
             if is_valid(valid.as_deref(), start + index) {
                 of_view(view, &data, is_text, index)?;
+            } else {
+                // Nobody's value, but readers in Rust follow it all the same.
+                pointed_to(view, &data, index)?;
             }
         }
         Ok(())
     })
 }
 
+/// The bytes that a view points to; none when it holds them itself.
+fn pointed_to<'a>(view: &[u8; 16], data: &'a [Vec<u8>], index: u64) -> Result<Option<&'a [u8]>> {
+    let [size, _, buffer, offset] = parts(view);
+    if u64::from(size) <= INLINE {
+        return Ok(None);
+    }
+    let from = offset as usize;
+    let found = data
+        .get(buffer as usize)
+        .and_then(|bytes| bytes.get(from..from.checked_add(size as usize)?));
+    if found.is_none() || i32::try_from(size).is_err() {
+        let what = format!("view {index}: {size} bytes at {offset} of buffer {buffer}");
+        return Err(wrong(what));
+    }
+    Ok(found)
+}
+
 fn of_view(view: &[u8; 16], data: &[Vec<u8>], is_text: bool, index: u64) -> Result<()> {
-    let [size, prefix, buffer, offset] = parts(view);
-    let bytes = if u64::from(size) <= INLINE {
-        let (held, rest) = view.split_at(4).1.split_at(size as usize);
-        if rest.iter().any(|byte| *byte != 0) {
-            return Err(wrong(format!("view {index} has bytes behind its end")));
-        }
-        held
-    } else {
-        let from = offset as usize;
-        let found = data
-            .get(buffer as usize)
-            .and_then(|bytes| bytes.get(from..from.checked_add(size as usize)?));
-        let Some(bytes) = found.filter(|_| i32::try_from(size).is_ok()) else {
-            let what = format!("view {index}: {size} bytes at {offset} of buffer {buffer}");
-            return Err(wrong(what));
-        };
+    let [size, prefix, ..] = parts(view);
+    let bytes = if let Some(bytes) = pointed_to(view, data, index)? {
         if !bytes.starts_with(&prefix.to_le_bytes()) {
             return Err(wrong(format!(
                 "view {index} begins unlike what it points to"
             )));
         }
         bytes
+    } else {
+        let (held, rest) = view.split_at(4).1.split_at(size as usize);
+        if rest.iter().any(|byte| *byte != 0) {
+            return Err(wrong(format!("view {index} has bytes behind its end")));
+        }
+        held
     };
     if is_text && std::str::from_utf8(bytes).is_err() {
         return Err(wrong(format!("view {index} is not UTF-8")));
