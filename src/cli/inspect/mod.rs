@@ -3,6 +3,8 @@
 //! A file a format: each gives lines for people and an object for programs.
 
 mod elf;
+#[cfg(feature = "arrow")]
+mod arrow;
 mod tensors;
 
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use crate::io::OpenMode;
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
     /// A safetensors file or its index, a GGUF file, or an ELF file
+    /// A safetensors file or its index, a GGUF file, an Arrow file or stream
     file: PathBuf,
     /// Print everything, however long: all tensors, all values, all symbols
     #[arg(long)]
@@ -58,6 +61,8 @@ pub(super) fn run(global: &Global, args: &InspectArgs) -> Outcome {
             tensors::report(&file, all)?
         }
         Format::Elf => elf::report(&file, args.all)?,
+        #[cfg(feature = "arrow")]
+        Format::ArrowFile | Format::ArrowStream => arrow::report(&file, all)?,
         Format::Unknown => return Err(unknown(&args.file).into()),
         other => Report {
             lines: vec![format!(

@@ -4,6 +4,8 @@
 //! stand where afterwards. Loading, timing and verifying are the same for all.
 
 mod elf;
+#[cfg(feature = "arrow")]
+mod arrow;
 mod tensors;
 
 use std::fs::File as StdFile;
@@ -31,6 +33,7 @@ const WINDOW: u64 = 8 << 20;
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
     /// A safetensors file or its index, a GGUF file, or an ELF file
+    /// A safetensors file or its index, a GGUF file, an Arrow file or stream
     file: PathBuf,
     /// Names of tensors, with commas between them; all when not given
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
@@ -39,6 +42,8 @@ pub(super) struct LoadArgs {
     /// bytes of when not given
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     sections: Vec<String>,
+    /// Names of columns, with commas between them; all when not given
+    columns: Vec<String>,
     /// Only this share of each tensor, as RANK/OF, along --dimension
     #[arg(long, value_name = "RANK/OF", value_parser = parse_share)]
     share: Option<(u64, u64)>,
@@ -71,6 +76,10 @@ pub(super) fn run(global: &Global, args: &LoadArgs) -> Outcome {
             tensors::wanted(&file, args)?
         }
         Format::Elf => return elf::run(global, args, &context, &file),
+        #[cfg(feature = "arrow")]
+        Format::ArrowFile | Format::ArrowStream => {
+            return arrow::run(global, args, &context, &file);
+        }
         Format::Unknown => return Err(inspect::unknown(&args.file).into()),
         other => {
             let message = format!("{} is {other}, which is not loaded", args.file.display());

@@ -132,21 +132,22 @@ impl BatchPlan {
                 let (distance, end) = (from - *start, *start + *size);
                 if distance.is_multiple_of(ALIGN) && from - end <= GAP {
                     *size = distance + want.size;
-                    self.set(at, *to + distance, want.size);
+                    self.set(at, *to + distance, want.size, want.need);
                     continue;
                 }
             }
             self.close(run.take())?;
             let to = self.start(from, want.size)?;
             run = Some((from, want.size, to));
-            self.set(at, to, want.size);
+            self.set(at, to, want.size, want.need);
         }
         self.close(run)
     }
 
-    fn set(&mut self, at: usize, to: u64, size: u64) {
+    /// Notes where a buffer is. What it holds beyond its values is not shown.
+    fn set(&mut self, at: usize, to: u64, size: u64, need: u64) {
         if let Some(place) = self.places.get_mut(at) {
-            *place = (to, size);
+            *place = (to, if need > 0 { need.min(size) } else { size });
         }
         self.size = self.size.max(to + size);
     }
@@ -192,7 +193,7 @@ impl BatchPlan {
                 return Err(corrupted(source.path(), from, what));
             }
             let to = self.end(ALIGN)?;
-            self.set(at, to, size);
+            self.set(at, to, size, want.need);
             let data = (from + codec::PREFIX, want.size - codec::PREFIX);
             match length {
                 None => self.plan.push_at(data.0, data.1, to)?,
