@@ -184,7 +184,7 @@ impl Look<'_> {
                 falls |= value < before;
                 before = value;
             }
-            first = first.or_else(|| values.first().map(|value| unsigned(value)));
+            first = first.or_else(|| values.first().map(unsigned));
             last = before;
             match falls {
                 true => Err(wrong(format!("offsets fall near value {at}"))),
@@ -210,7 +210,7 @@ impl Look<'_> {
             of_chunk.clear();
             let (first, count) = (start + at, from.len() as u64);
             self.values::<N>(sizes, first, count, |_, values| {
-                of_chunk.extend(values.iter().map(|value| unsigned(value)));
+                of_chunk.extend(values.iter().map(unsigned));
                 Ok(())
             })?;
             for (from, size) in from.iter().zip(&of_chunk) {
