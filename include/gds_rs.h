@@ -5820,6 +5820,45 @@ gds_status_t gds_arrow_load(const gds_arrow_t *arrow,
                             gds_columns_t **columns_out) GDS_NOEXCEPT;
 
 /**
+ * The first of two steps: which ranges of the file a batch needs, to be read into the
+ * caller's memory.
+ *
+ * Read it by gds_plan_read() and its like to a place of size_out bytes, then call
+ * gds_arrow_columns() for that place. A plan without pieces needs no reading. What is
+ * compressed is not in the plan, but has its part of the size.
+ *
+ * @param selection  NULL: all columns. first_batch and batch_count must be 0.
+ * @param batch      from 0.
+ * @param plan_out   give it to gds_plan_destroy() once.
+ * @param size_out   bytes of the place, at least 64.
+ * @return as gds_arrow_load().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_plan(const gds_arrow_t *arrow,
+                            const gds_arrow_selection_t *selection, uint64_t batch,
+                            gds_plan_t **plan_out, uint64_t *size_out) GDS_NOEXCEPT;
+
+/**
+ * The second of two steps: the columns of a batch whose plan was read.
+ *
+ * What is compressed is decoded to its place; dictionaries are loaded into memory of their
+ * own. Waits; the reading must be done before.
+ *
+ * @param selection      as for gds_arrow_plan(), with the same columns.
+ * @param batch          that of the plan.
+ * @param buffer         device memory of the file's context. Kept by the columns.
+ * @param buffer_offset  where the plan was read to; the address there is a multiple of 64.
+ * @param columns_out    give it to gds_columns_close() once.
+ * @return GDS_STATUS_OUT_OF_RANGE: it does not fit; GDS_STATUS_INVALID_ARGUMENT: not
+ *         aligned; else as gds_arrow_load().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_arrow_columns(const gds_arrow_t *arrow,
+                               const gds_arrow_selection_t *selection, uint64_t batch,
+                               const gds_buffer_t *buffer, uint64_t buffer_offset,
+                               gds_columns_t **columns_out) GDS_NOEXCEPT;
+
+/**
  * As gds_arrow_load(), batch after batch as they are asked for: for what is larger than
  * memory. Nothing has been read when this returns.
  *

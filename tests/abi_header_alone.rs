@@ -109,6 +109,30 @@ fn every_standard_of_cpp() {
 }
 
 #[test]
+fn programs_that_bring_the_structs_of_arrow_compile() {
+    let header = abi_common::header();
+    let from = header
+        .find("#ifndef ARROW_C_DATA_INTERFACE")
+        .expect("the structs");
+    let to = header
+        .find("/* ==== Columns")
+        .expect("the section after them");
+    let arrow = format!("#include <stdint.h>\n{}", &header[from..to]);
+    let before = source(
+        "arrow_before.c",
+        &format!("{arrow}\n#include \"gds_rs.h\"\n"),
+    );
+    let after = source(
+        "arrow_after.c",
+        &format!("#include \"gds_rs.h\"\n{arrow}\n"),
+    );
+    for path in [&before, &after] {
+        compile("gcc", "c99", path);
+        compile("gcc", "c17", path);
+    }
+}
+
+#[test]
 fn the_usage_example_of_the_header_compiles() {
     let header = abi_common::header();
     let example: String = header

@@ -411,3 +411,69 @@ fn selections_choose_and_are_checked() {
     }
     things.close();
 }
+
+#[test]
+fn two_steps_give_what_one_call_gives_in_memory_of_the_caller() {
+    use gds_rs::ffi::buffer::{gds_buffer_alloc, gds_buffer_free};
+    use gds_rs::ffi::format::{gds_plan_destroy, gds_plan_read};
+
+    for name in [
+        "plain-None.file",
+        "nested-None.stream",
+        "views-zstd.file",
+        "deltas-1.stream",
+    ] {
+        let things = Things::new(name);
+        let (mut plan, mut size, mut buffer, mut columns) = (null_mut(), 0, null_mut(), null_mut());
+        // SAFETY: live handles and places.
+        unsafe {
+            let arrow = things.arrow;
+            ok(gds_arrow_plan(
+                arrow,
+                null(),
+                1,
+                &raw mut plan,
+                &raw mut size,
+            ));
+            ok(gds_buffer_alloc(
+                things.context,
+                1,
+                size + 128,
+                &raw mut buffer,
+            ));
+            let mut info = fresh!(gds_plan_info_t);
+            ok(gds_rs::ffi::format::gds_plan_info(plan, &raw mut info));
+            assert!(info.size_bytes <= size);
+            if info.pieces > 0 {
+                ok(gds_plan_read(plan, buffer, 128, null(), null_mut()));
+            }
+            ok(gds_arrow_columns(
+                arrow,
+                null(),
+                1,
+                buffer,
+                128,
+                &raw mut columns,
+            ));
+            let mut wrong = null_mut();
+            let status = gds_arrow_columns(arrow, null(), 1, buffer, 129, &raw mut wrong);
+            assert_eq!(status, GDS_STATUS_OUT_OF_RANGE, "{}", message());
+            let status = gds_arrow_columns(arrow, null(), 1, buffer, 127, &raw mut wrong);
+            assert_eq!(status, GDS_STATUS_INVALID_ARGUMENT, "{}", message());
+            gds_plan_destroy(plan);
+            gds_buffer_free(buffer);
+        }
+        let whole = things.load();
+        let (mut ours, mut theirs) = (export(columns, 0), export(whole, 1));
+        assert_eq!(ours.array.length, theirs.array.length);
+        assert_eq!(touch(&ours.array), touch(&theirs.array), "{name}");
+        release(&mut ours.array);
+        release(&mut theirs.array);
+        // SAFETY: closed once.
+        unsafe {
+            gds_columns_close(columns);
+            gds_columns_close(whole);
+        }
+        things.close();
+    }
+}

@@ -15,7 +15,8 @@ use super::handle;
 use super::status::gds_status_t;
 use super::types::{
     ArrowArrayStream, ArrowDeviceArrayStream, ArrowSchema, gds_arrow_batch_t, gds_arrow_info_t,
-    gds_arrow_selection_t, gds_arrow_t, gds_columns_t, gds_context_t, gds_file_t,
+    gds_arrow_selection_t, gds_arrow_t, gds_buffer_t, gds_columns_t, gds_context_t, gds_file_t,
+    gds_plan_t,
 };
 
 // SAFETY: repr(C) without padding, begins with `struct_size`, integers only.
@@ -196,6 +197,57 @@ pub unsafe extern "C" fn gds_arrow_load(
 ) -> gds_status_t {
     // SAFETY: the caller gives a selection or NULL, and a place.
     guard(|| unsafe { given::load(arrow, selection, columns_out) })
+}
+
+/// The first of two steps: which ranges of the file a batch needs, to be read into the
+/// caller's memory.
+///
+/// Read it by gds_plan_read() and its like to a place of size_out bytes, then call
+/// gds_arrow_columns() for that place. A plan without pieces needs no reading. What is
+/// compressed is not in the plan, but has its part of the size.
+///
+/// @param selection  NULL: all columns. first_batch and batch_count must be 0.
+/// @param batch      from 0.
+/// @param plan_out   give it to gds_plan_destroy() once.
+/// @param size_out   bytes of the place, at least 64.
+/// @return as gds_arrow_load().
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gds_arrow_plan(
+    arrow: *const gds_arrow_t,
+    selection: *const gds_arrow_selection_t,
+    batch: u64,
+    plan_out: *mut *mut gds_plan_t,
+    size_out: *mut u64,
+) -> gds_status_t {
+    // SAFETY: the caller gives a selection or NULL, and places.
+    guard(|| unsafe { given::plan(arrow, selection, batch, plan_out, size_out) })
+}
+
+/// The second of two steps: the columns of a batch whose plan was read.
+///
+/// What is compressed is decoded to its place; dictionaries are loaded into memory of their
+/// own. Waits; the reading must be done before.
+///
+/// @param selection      as for gds_arrow_plan(), with the same columns.
+/// @param batch          that of the plan.
+/// @param buffer         device memory of the file's context. Kept by the columns.
+/// @param buffer_offset  where the plan was read to; the address there is a multiple of 64.
+/// @param columns_out    give it to gds_columns_close() once.
+/// @return GDS_STATUS_OUT_OF_RANGE: it does not fit; GDS_STATUS_INVALID_ARGUMENT: not
+///         aligned; else as gds_arrow_load().
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gds_arrow_columns(
+    arrow: *const gds_arrow_t,
+    selection: *const gds_arrow_selection_t,
+    batch: u64,
+    buffer: *const gds_buffer_t,
+    buffer_offset: u64,
+    columns_out: *mut *mut gds_columns_t,
+) -> gds_status_t {
+    // SAFETY: the caller gives a selection or NULL, and a place.
+    guard(|| unsafe { given::columns(arrow, selection, batch, buffer, buffer_offset, columns_out) })
 }
 
 /// As gds_arrow_load(), batch after batch as they are asked for: for what is larger than

@@ -13,13 +13,17 @@ use super::transfer::{options_of, switch};
 use super::types::{
     ArrowArrayStream, ArrowDeviceArrayStream, ArrowSchema, gds_arrow_batch_t,
     gds_arrow_codec_t as CodecOfC, gds_arrow_form_t as FormOfC, gds_arrow_info_t,
-    gds_arrow_selection_t, gds_arrow_t, gds_columns_t, gds_context_t, gds_file_t,
+    gds_arrow_selection_t, gds_arrow_t, gds_buffer_t, gds_columns_t, gds_context_t, gds_file_t,
+    gds_plan_t,
 };
 use super::{arrow_export as export, arrow_stream, columns_given};
 use crate::base::limits;
 use crate::engine::{Context, Options};
 use crate::error::{Error, ErrorKind};
-use crate::formats::arrow::{ArrowForm, ArrowPipe, ArrowReader, Batches, Codec, LoadOptions};
+use crate::formats::Load;
+use crate::formats::arrow::{
+    ArrowForm, ArrowPipe, ArrowReader, BatchPlan, Batches, Codec, LoadOptions,
+};
 
 /// Most batches that may be on their way at once.
 const AHEAD_MAX: u32 = 64;
@@ -167,6 +171,61 @@ pub(super) unsafe fn load(
 }
 
 /// # Safety
+/// As gds_arrow_plan().
+pub(super) unsafe fn plan(
+    arrow: *const gds_arrow_t,
+    selection: *const gds_arrow_selection_t,
+    batch: u64,
+    plan_out: *mut *mut gds_plan_t,
+    size_out: *mut u64,
+) -> Outcome {
+    let arrow = handle::borrow(arrow, "arrow")?;
+    convert::check_pointer(plan_out, "plan_out")?;
+    convert::check_pointer(size_out, "size_out")?;
+    // SAFETY: the caller's promise.
+    let chosen = unsafe { Chosen::new(selection)? };
+    let (plan, _) = chosen.plan(&arrow.reader, batch)?;
+    let size = plan.size().max(64);
+    let file = arrow.reader.file().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Internal,
+            "a reader of the C interface has a file",
+        )
+    })?;
+    let load = Load::new(file, plan.plan().clone());
+    // SAFETY: checked above.
+    unsafe { plan_out.write(handle::open(load)?) };
+    // SAFETY: checked above.
+    unsafe { size_out.write(size) };
+    Ok(())
+}
+
+/// # Safety
+/// As gds_arrow_columns().
+pub(super) unsafe fn columns(
+    arrow: *const gds_arrow_t,
+    selection: *const gds_arrow_selection_t,
+    batch: u64,
+    buffer: *const gds_buffer_t,
+    buffer_offset: u64,
+    columns_out: *mut *mut gds_columns_t,
+) -> Outcome {
+    let arrow = handle::borrow(arrow, "arrow")?;
+    let buffer = handle::borrow(buffer, "buffer")?;
+    convert::check_pointer(columns_out, "columns_out")?;
+    // SAFETY: the caller's promise.
+    let chosen = unsafe { Chosen::new(selection)? };
+    let (plan, columns) = chosen.plan(&arrow.reader, batch)?;
+    let reader = &arrow.reader;
+    let batch = reader.batch_in(&plan, &columns, &buffer, buffer_offset, &chosen.load)?;
+    let schema = batch.schema.clone();
+    let opened = columns_given::open(arrow.context.clone(), schema, vec![batch])?;
+    // SAFETY: checked above.
+    unsafe { columns_out.write(opened) };
+    Ok(())
+}
+
+/// # Safety
 /// As gds_arrow_stream().
 pub(super) unsafe fn stream(
     arrow: *const gds_arrow_t,
@@ -306,11 +365,26 @@ impl Chosen {
         })
     }
 
-    fn load(&self, reader: &ArrowReader, context: &Context) -> Outcome<Batches> {
-        let columns = match &self.names {
+    fn columns(&self, reader: &ArrowReader) -> Outcome<Vec<usize>> {
+        Ok(match &self.names {
             Some(names) => reader.columns_named(names)?,
             None => (0..reader.schema().fields().len()).collect(),
-        };
+        })
+    }
+
+    /// What reads the columns of one batch, and which they are.
+    fn plan(&self, reader: &ArrowReader, batch: u64) -> Outcome<(BatchPlan, Vec<usize>)> {
+        if self.first != 0 || self.count != 0 {
+            let text = "first_batch and batch_count must be 0: the batch has its own argument";
+            return Err(Failure::argument(text));
+        }
+        let columns = self.columns(reader)?;
+        let batch = usize::try_from(batch).unwrap_or(usize::MAX);
+        Ok((reader.plan(batch, &columns)?, columns))
+    }
+
+    fn load(&self, reader: &ArrowReader, context: &Context) -> Outcome<Batches> {
+        let columns = self.columns(reader)?;
         let batches = self.batches(reader.batch_count())?;
         Ok(reader.load(context, &columns, batches, &self.load)?)
     }

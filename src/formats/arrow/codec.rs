@@ -76,19 +76,19 @@ pub(super) fn claimed(
     }
 }
 
-/// Decodes buffers into an allocation, by this thread and others, and waits.
+/// Decodes buffers into an allocation, from an offset on, by this thread and others, and waits.
 pub(super) fn decode(
     source: &dyn Source,
     jobs: &[Job],
     context: &Context,
-    to: &Buffer,
+    (to, base): (&Buffer, u64),
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     let work = || {
         let mut chunk = Vec::new();
         while let Some(job) = jobs.get(next.fetch_add(1, Relaxed)) {
-            if let Err(error) = decode_one(source, job, context, to, &mut chunk) {
+            if let Err(error) = decode_one(source, job, context, (to, base), &mut chunk) {
                 failed.lock().get_or_insert(error);
                 next.store(jobs.len(), Relaxed);
             }
@@ -110,7 +110,7 @@ fn decode_one(
     source: &dyn Source,
     job: &Job,
     context: &Context,
-    to: &Buffer,
+    to: (&Buffer, u64),
     chunk: &mut Vec<u8>,
 ) -> Result<()> {
     let mut input = Input {
@@ -164,7 +164,7 @@ fn deliver(
     frame: &mut dyn Read,
     job: &Job,
     context: &Context,
-    to: &Buffer,
+    to: (&Buffer, u64),
     chunk: &mut Vec<u8>,
 ) -> std::result::Result<(), Ended> {
     chunk.resize(CHUNK, 0);
@@ -194,7 +194,7 @@ fn deliver(
             return Ok(());
         }
         let bytes = chunk.get(..filled).unwrap_or_default();
-        let part = (bytes, to, job.to + done);
+        let part = (bytes, to.0, to.1 + job.to + done);
         context.upload(&[part]).map_err(Ended::Device)?;
         done += size;
     }

@@ -129,17 +129,54 @@ impl Batches {
         };
         let (rows, offset) = (flight.plan.rows, flight.plan.offset);
         let columns = self.finish(flight)?;
+        self.checked(columns, rows, offset).map(Some)
+    }
+
+    fn checked(&self, columns: Vec<Array>, rows: u64, offset: u64) -> Result<Batch> {
         if self.load.validates(&self.context) {
             for column in &columns {
                 validate::shallow(&self.context, column)
                     .map_err(|error| error.with_offset(offset))?;
             }
         }
-        Ok(Some(Batch {
+        Ok(Batch {
             schema: self.schema.clone(),
             rows,
             columns,
-        }))
+        })
+    }
+
+    /// The batch of a plan whose ranges were read to `offset` of a buffer: what is compressed is
+    /// decoded there, dictionaries are loaded into memory of their own.
+    pub(super) fn batch_in(
+        &mut self,
+        plan: &BatchPlan,
+        buffer: &Buffer,
+        offset: u64,
+    ) -> Result<Batch> {
+        let end = offset.checked_add(plan.size());
+        if end.is_none_or(|end| end > buffer.size()) {
+            let text = format!(
+                "a batch of {} bytes at {offset} passes the end of a buffer of {}",
+                plan.size(),
+                buffer.size()
+            );
+            return Err(Error::new(ErrorKind::OutOfRange, text));
+        }
+        if !(buffer.address() + offset).is_multiple_of(body::ALIGN) {
+            let text = "a batch begins at a multiple of 64 bytes; choose another offset";
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        }
+        if let Some(at) = plan.zeros {
+            let zeros = [0; body::ALIGN as usize];
+            self.context.upload(&[(&zeros, buffer, offset + at)])?;
+        }
+        let place = (buffer, offset);
+        codec::decode(self.reader.source(), &plan.jobs, &self.context, place)?;
+        let columns = plan.arrays(buffer, offset, &mut |id, keys| {
+            self.dictionary(id, plan.seen, keys)
+        })?;
+        self.checked(columns, plan.rows, plan.offset)
     }
 
     fn start(&self, plan: BatchPlan) -> Result<Flight> {
@@ -179,7 +216,8 @@ impl Batches {
             buffer,
             ticket,
         } = flight;
-        codec::decode(self.reader.source(), &plan.jobs, &self.context, &buffer)?;
+        let place = (&buffer, 0);
+        codec::decode(self.reader.source(), &plan.jobs, &self.context, place)?;
         if let Some(ticket) = ticket {
             let moved = ticket.wait(None)?.bytes;
             if moved < plan.plan.bytes() {

@@ -219,7 +219,7 @@ impl ArrowPipe {
             let plan = plan(&source, &inside, &self.index)?;
             let buffer = allocate(&self.context, &plan)?;
             copy_pieces(&self.context, &source, &plan, &buffer)?;
-            codec::decode(&source, &plan.jobs, &self.context, &buffer)?;
+            codec::decode(&source, &plan.jobs, &self.context, (&buffer, 0))?;
             (plan, buffer)
         } else {
             let nothing = MemorySource::new(Vec::new(), &name);

@@ -13,9 +13,9 @@ use super::layout::Walk;
 use super::load::{Batches, LoadOptions};
 use super::message::{Codec, Header, Kind, corrupted};
 use super::schema::Node;
-use crate::engine::{Context, File};
+use crate::engine::{Buffer, Context, File};
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{FileSource, Source};
+use crate::formats::{Batch, FileSource, Source};
 
 /// An Arrow IPC file or stream: its schema, and where its batches are. Cheap to clone, usable from
 /// many threads. Only metadata is in memory: at most 16 times its own size.
@@ -182,6 +182,29 @@ impl ArrowReader {
             return Err(self.outside("batches up to", batches.end, self.batch_count()));
         }
         Batches::new(self, context, columns.to_vec(), batches, options)
+    }
+
+    /// The batch of a plan, in the caller's memory: the ranges of [`BatchPlan::plan`] have been
+    /// read to `offset` of `buffer`, which has [`BatchPlan::size`] bytes from there on. What is
+    /// compressed is decoded to its place; dictionaries are loaded into memory of their own.
+    /// `columns` are those of the plan.
+    ///
+    /// # Errors
+    /// `OutOfRange` when it does not fit; `InvalidArgument` for a place that is no multiple of 64;
+    /// as [`Batches::next_batch`].
+    pub fn batch_in(
+        &self,
+        plan: &BatchPlan,
+        columns: &[usize],
+        buffer: &Buffer,
+        offset: u64,
+        options: &LoadOptions,
+    ) -> Result<Batch> {
+        let context = buffer.context();
+        let mut batches = self.load(&context, columns, 0..0, options)?;
+        batches
+            .batch_in(plan, buffer, offset)
+            .map_err(|error| error.with_path(self.path()))
     }
 
     /// The schema of some columns.
