@@ -2,9 +2,9 @@
 //!
 //! A file a format: each gives lines for people and an object for programs.
 
-mod elf;
 #[cfg(feature = "arrow")]
 mod arrow;
+mod elf;
 mod tensors;
 
 use std::path::PathBuf;
@@ -22,8 +22,7 @@ use crate::io::OpenMode;
 /// Arguments of `gds inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// A safetensors file or its index, a GGUF file, or an ELF file
-    /// A safetensors file or its index, a GGUF file, an Arrow file or stream
+    /// A safetensors file or its index, a GGUF file, an ELF file, an Arrow file or stream
     file: PathBuf,
     /// Print everything, however long: all tensors, all values, all symbols
     #[arg(long)]

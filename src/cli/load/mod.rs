@@ -3,9 +3,9 @@
 //! A file a format: each says what is wanted as a `Load`, and which bytes of the file have to
 //! stand where afterwards. Loading, timing and verifying are the same for all.
 
-mod elf;
 #[cfg(feature = "arrow")]
 mod arrow;
+mod elf;
 mod tensors;
 
 use std::fs::File as StdFile;
@@ -32,8 +32,7 @@ const WINDOW: u64 = 8 << 20;
 /// Arguments of `gds load`.
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
-    /// A safetensors file or its index, a GGUF file, or an ELF file
-    /// A safetensors file or its index, a GGUF file, an Arrow file or stream
+    /// A safetensors file or its index, a GGUF file, an ELF file, an Arrow file or stream
     file: PathBuf,
     /// Names of tensors, with commas between them; all when not given
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
