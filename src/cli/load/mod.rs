@@ -42,6 +42,7 @@ pub(super) struct LoadArgs {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     sections: Vec<String>,
     /// Names of columns, with commas between them; all when not given
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     columns: Vec<String>,
     /// Only this share of each tensor, as RANK/OF, along --dimension
     #[arg(long, value_name = "RANK/OF", value_parser = parse_share)]
