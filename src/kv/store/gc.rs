@@ -14,13 +14,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Shared;
 use super::checkpoint::MetaLog;
 use super::config::RESERVE_SEGMENTS;
+use super::fill::Fill;
 use super::index::Entry;
 use super::key::Key;
 use super::page;
 use super::pages::PageWriter;
 use super::read::runs_of;
 use super::reference::{Extent, Manifest, Reference, Run};
-use super::space::{Candidate, Level, Stream};
+use super::space::{Candidate, Level, Space, Stream};
 use super::value::{Stored, store_manifest, stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{BLOCK, Blocks, Disk};
@@ -36,6 +37,20 @@ struct Alive {
     key: Key,
     lsn: Lsn,
     reference: Reference,
+}
+
+impl Alive {
+    /// Whether a part of it lies in one of these segments.
+    fn is_in(&self, space: &Space, segments: &HashSet<u32>) -> bool {
+        let mut inside = false;
+        self.reference
+            .pieces(self.key.bytes().len(), &mut |offset, _| {
+                inside |= space
+                    .segment_of(offset)
+                    .is_some_and(|n| segments.contains(&n));
+            });
+        inside
+    }
 }
 
 impl Shared {
@@ -63,13 +78,19 @@ impl Shared {
             if !all && !self.is_low() {
                 break;
             }
-            let victims = self.victims(meta, all);
-            if victims.is_empty() {
+            let alive = self.to_move(&self.victims(meta, all));
+            let Some((victims, alive)) = alive else {
                 break;
-            }
+            };
             let before = self.space.free_and_all().0;
-            let moved = self.move_out(meta, &victims)?;
-            self.checkpoint_moved(meta, &moved)?;
+            let mut moved = Vec::new();
+            let outcome = self.move_out(meta, &victims, alive, &mut moved);
+            // What was moved is stored even when there was no room for all: there is room for
+            // that, which nobody else takes, and then the old places are free.
+            match &outcome {
+                Err(error) if error.kind() != ErrorKind::NoSpace => return outcome.map(|()| freed),
+                _ => self.checkpoint_moved(meta, &moved)?,
+            }
             self.counters.gc_rounds.fetch_add(1, Relaxed);
             let gained = self.space.free_and_all().0.saturating_sub(before);
             freed += gained;
@@ -80,9 +101,9 @@ impl Shared {
         Ok(freed)
     }
 
-    /// Segments whose live bytes fit into what may be written now, best first by
+    /// Segments whose live bytes may fit into what can be written now, best first by
     /// (1 - u) * age / (1 + u).
-    fn victims(&self, meta: &MetaLog, all: bool) -> HashSet<u32> {
+    fn victims(&self, meta: &MetaLog, all: bool) -> Vec<u32> {
         let size = self.space.segment_bytes();
         let score = |c: &Candidate| {
             let u = c.live as f64 / size as f64;
@@ -107,11 +128,11 @@ impl Shared {
         };
         let budget = room.saturating_mul(capacity);
         let mut live = 0;
-        let mut chosen = HashSet::new();
+        let mut chosen = Vec::new();
         for c in candidates {
             if live + c.live <= budget {
                 live += c.live;
-                chosen.insert(c.segment);
+                chosen.push(c.segment);
             }
         }
         // As many segments as are freed would be filled: nothing is won.
@@ -121,24 +142,61 @@ impl Shared {
         chosen
     }
 
-    /// Moves everything alive out of `victims`.
-    fn move_out(self: &Arc<Self>, meta: &mut MetaLog, victims: &HashSet<u32>) -> Result<Vec<Key>> {
-        let next = meta.number + 1;
+    /// What is alive in the best of these segments, in the order of keys: of as many as will be
+    /// free after it was moved with fewer filled. `None` when nothing would be won.
+    fn to_move(&self, best: &[u32]) -> Option<(HashSet<u32>, Vec<Alive>)> {
+        let mut alive = self.alive(&best.iter().copied().collect());
+        let mut count = best.len();
+        while count > 0 {
+            let victims: HashSet<u32> = best[..count].iter().copied().collect();
+            if self.may_move(&victims, &alive) {
+                alive.retain(|item| item.is_in(&self.space, &victims));
+                return Some((victims, alive));
+            }
+            count -= 1 + count / 8;
+        }
+        None
+    }
+
+    /// Whether moving fills fewer segments than it frees, and leaves one for the index.
+    fn may_move(&self, victims: &HashSet<u32>, alive: &[Alive]) -> bool {
+        if self.space.may_grow() {
+            return true;
+        }
+        let mut fill = Fill::new(&self.space);
+        for item in alive {
+            match &item.reference {
+                Reference::Slot(slot) => {
+                    if item.is_in(&self.space, victims) {
+                        fill.slot(item.key.bytes().len(), slot.len as usize);
+                    }
+                }
+                reference => reference.pieces(item.key.bytes().len(), &mut |offset, bytes| {
+                    if self
+                        .space
+                        .segment_of(offset)
+                        .is_some_and(|n| victims.contains(&n))
+                    {
+                        fill.run(bytes, item.key.bytes().len());
+                    }
+                }),
+            }
+        }
+        let needed = fill.finish();
+        needed < victims.len() as u64 && needed < self.space.free_and_all().0
+    }
+
+    /// What is alive in `victims`, in the order of keys.
+    fn alive(&self, victims: &HashSet<u32>) -> Vec<Alive> {
         let mut alive = Vec::new();
         let mut look = |key: &Key, lsn: Lsn, reference: &Reference| {
-            let mut inside = false;
-            reference.pieces(key.bytes().len(), &mut |offset, _| {
-                inside |= self
-                    .space
-                    .segment_of(offset)
-                    .is_some_and(|n| victims.contains(&n));
-            });
-            if inside {
-                alive.push(Alive {
-                    key: key.clone(),
-                    lsn,
-                    reference: reference.clone(),
-                });
+            let item = Alive {
+                key: key.clone(),
+                lsn,
+                reference: reference.clone(),
+            };
+            if item.is_in(&self.space, victims) {
+                alive.push(item);
             }
         };
         self.index.for_each(&mut |entry: &Entry| {
@@ -148,9 +206,22 @@ impl Shared {
             }
         });
         alive.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let moved_keys = alive.iter().map(|item| item.key.clone()).collect();
+        alive
+    }
+
+    /// Moves all that is `alive` out of `victims`; keys that may have a new place, after an error
+    /// too.
+    fn move_out(
+        self: &Arc<Self>,
+        meta: &mut MetaLog,
+        victims: &HashSet<u32>,
+        alive: Vec<Alive>,
+        keys: &mut Vec<Key>,
+    ) -> Result<()> {
+        let next = meta.number + 1;
         let mut pages = PageWriter::new(self, next);
         for item in alive {
+            keys.push(item.key.clone());
             let key = item.key.bytes();
             let moved = match &item.reference {
                 Reference::Slot(slot) => match self.page(slot, self.space.generation(slot.page)) {
@@ -185,8 +256,7 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        pages.finish()?;
-        Ok(moved_keys)
+        pages.finish()
     }
 
     /// Copies one run to new room: in one piece, or in several where `split`.

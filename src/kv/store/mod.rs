@@ -17,6 +17,7 @@ mod changed;
 mod checkpoint;
 mod commit;
 mod config;
+mod fill;
 pub(crate) mod fuzzing;
 mod gc;
 mod handle;

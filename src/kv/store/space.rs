@@ -324,7 +324,8 @@ impl Space {
             _ if self.may_grow => 0,
             Level::User => self.reserve.load(Relaxed),
             Level::Checkpoint => super::config::CLEANING_SEGMENTS,
-            Level::Cleaning => 0,
+            // Room for the index of what is moved comes last.
+            Level::Cleaning => u64::from(kind == Kind::Open),
         };
         if state.free.len() as u64 <= reserve {
             self.reclaim_in(state);
@@ -557,7 +558,7 @@ impl Space {
 
 /// Where a piece of `bytes` starts at or after `at`: on the largest class boundary that wastes
 /// at most an eighth of it.
-fn aligned(at: u64, bytes: u64, segment_bytes: u64) -> u64 {
+pub(super) fn aligned(at: u64, bytes: u64, segment_bytes: u64) -> u64 {
     for class in CLASSES {
         if class <= bytes && class <= segment_bytes / 16 {
             let start = align_up(at, class).unwrap_or(at);
