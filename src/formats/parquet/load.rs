@@ -1,0 +1,147 @@
+//! Columns of a file into memory of a context.
+
+use std::sync::Arc;
+
+use arrow_schema::Schema;
+
+use super::chunks::{self, Chunk};
+use super::decode::decode;
+use super::fetch::{self, ChunkPlan};
+use super::place::place;
+use super::prune::prune;
+use super::reader::Parquet;
+use super::select::{self, Part, Root, Selection};
+use crate::engine::Context;
+use crate::error::Result;
+use crate::formats::{Batch, Plan};
+
+impl Parquet {
+    /// The rows that a selection leaves, row group by row group: what was ruled out is gone.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the selection names what is not there, `Corrupted`.
+    pub fn parts(&self, selection: &Selection) -> Result<Vec<Part>> {
+        let parts = select::parts(self, selection)?;
+        prune(self, parts, &selection.predicates)
+    }
+
+    /// The ranges of the file that `load` would read, metadata aside, in the order of row groups
+    /// and columns; each goes behind the one before.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn plan(&self, selection: &Selection) -> Result<Plan> {
+        let roots = select::roots(self, selection)?;
+        let mut plan = Plan::new();
+        for part in self.parts(selection)? {
+            for chunk in fetch::plan_part(self, &part, &roots)? {
+                for run in &chunk.runs {
+                    plan.push(run.range.start, run.range.end - run.range.start, 1)?;
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Reads, decodes and places a selection: one batch, whose columns are device memory of the
+    /// context (ordinary memory on the host device). Strings have offsets of 32 bits, and of 64
+    /// where a column is longer than 2 GiB.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the selection names what is not there or a key is missing;
+    /// `Corrupted` with the offset of the page or chunk; `OutOfHostMemory` when decoding would
+    /// take more than the limit of the selection; `OutOfDeviceMemory`; what the file says.
+    pub fn load(&self, context: &Context, selection: &Selection) -> Result<Batch> {
+        let roots = select::roots(self, selection)?;
+        let parts = self.parts(selection)?;
+        self.load_parts(context, &parts, &roots, selection)
+    }
+
+    /// As `load`, a batch a row group, one after the other: memory for one row group is enough.
+    ///
+    /// # Errors
+    /// As `load`; each batch has its own.
+    pub fn batches<'a>(
+        &'a self,
+        context: &'a Context,
+        selection: &'a Selection,
+    ) -> Result<impl Iterator<Item = Result<Batch>> + 'a> {
+        let roots = select::roots(self, selection)?;
+        let parts = self.parts(selection)?;
+        let load = move |part: Part| self.load_parts(context, &[part], &roots, selection);
+        Ok(parts.into_iter().map(load))
+    }
+
+    fn load_parts(
+        &self,
+        context: &Context,
+        parts: &[Part],
+        roots: &[Root],
+        selection: &Selection,
+    ) -> Result<Batch> {
+        let limit = selection.memory_limit.unwrap_or_else(free_memory);
+        let chunks = self.fetch(context, parts, roots, limit)?;
+        let columns = decode(self, parts, roots, &chunks, limit)?;
+        drop(chunks);
+        let path = self.source().path();
+        let fields: Vec<_> = columns.iter().map(|column| column.field.clone()).collect();
+        let metadata = self.schema().metadata().clone();
+        let mut placed = Vec::with_capacity(columns.len());
+        for column in columns {
+            placed.push(place(context, column, path)?);
+        }
+        Ok(Batch {
+            schema: Arc::new(Schema::new_with_metadata(fields, metadata)),
+            rows: parts.iter().map(|part| part.count).sum(),
+            columns: placed,
+        })
+    }
+
+    /// Reads the chunks of all parts, and checks them.
+    fn fetch(
+        &self,
+        context: &Context,
+        parts: &[Part],
+        roots: &[Root],
+        limit: u64,
+    ) -> Result<Vec<Chunk>> {
+        let mut plans: Vec<(&Part, ChunkPlan)> = Vec::new();
+        for part in parts {
+            let of_part = fetch::plan_part(self, part, roots)?;
+            plans.extend(of_part.into_iter().map(|plan| (part, plan)));
+        }
+        let ranges = plans.iter().flat_map(|(_, plan)| &plan.runs);
+        let ranges: Vec<_> = ranges.map(|run| run.range.clone()).collect();
+        let wanted = ranges
+            .iter()
+            .fold(0u64, |sum, r| sum.saturating_add(r.end - r.start));
+        if wanted > limit {
+            return Err(chunks::too_large(self, wanted, limit));
+        }
+        let mut bytes = fetch::read(self, context, &ranges)?.into_iter();
+        let mut made = Vec::with_capacity(plans.len());
+        for (part, plan) in plans {
+            let count = plan.runs.len();
+            made.push(chunks::prepare(
+                self,
+                part,
+                plan,
+                bytes.by_ref().take(count),
+            )?);
+        }
+        chunks::check_cost(self, &made, limit)?;
+        Ok(made)
+    }
+}
+
+/// Half of the memory that the machine can give without swapping.
+fn free_memory() -> u64 {
+    const DEFAULT: u64 = 4 << 30;
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let words = line.and_then(|line| line.split_whitespace().next());
+    let kib: Option<u64> = words.and_then(|word| word.parse().ok());
+    kib.map_or(DEFAULT, |kib| kib.saturating_mul(1024) / 2)
+}
