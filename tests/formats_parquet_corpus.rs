@@ -1,6 +1,9 @@
 //! Every file of parquet-testing: value by value what pyarrow reads, the encrypted ones with their
 //! keys, and the broken ones with a status.
 
+#![cfg(feature = "parquet")]
+#![allow(clippy::print_stdout)]
+
 mod parquet_support;
 
 use std::fmt::Write as _;
@@ -8,9 +11,9 @@ use std::fs;
 use std::path::Path;
 
 use gds_rs::error::ErrorKind;
-use gds_rs::formats::parquet::Keys;
+use gds_rs::formats::parquet::{Compare, Keys, Predicate, Selection, Value};
 use parquet_support::common::{Folder, context};
-use parquet_support::{data, files_below, load, python, record_batch, run, write_arrow};
+use parquet_support::{data, files_below, load, open, python, record_batch, run, write_arrow};
 
 /// Files that no reader can read, with what is wrong with them.
 const BROKEN: &[&str] = &[
@@ -178,6 +181,9 @@ fn encrypted_files_open_with_their_keys() {
         let batch = batch.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let batch = record_batch(&context, &batch);
         assert!(batch.num_rows() > 0, "{}", path.display());
+        if path.to_string_lossy().contains("bloom_filter") {
+            continue;
+        }
         // As read-configurations-test.cc of Arrow C++ checks them: values depend on the row.
         use arrow_array::cast::AsArray as _;
         use arrow_array::types::{Float32Type, Float64Type};
@@ -200,6 +206,49 @@ fn encrypted_files_open_with_their_keys() {
                 path.display()
             );
         }
+    }
+}
+
+#[test]
+fn an_encrypted_bloom_filter_is_asked() {
+    let context = context();
+    let mut paths = encrypted();
+    paths.retain(|path| path.to_string_lossy().contains("bloom_filter"));
+    for path in paths {
+        let parquet = open(&context, &path, Some(keys_of(&path))).expect("opened");
+        let group = parquet.row_groups()[0].clone();
+        let count = |value: f64| {
+            let selection = Selection {
+                predicates: vec![Predicate {
+                    column: "double_field".into(),
+                    compare: Compare::Equal,
+                    value: Value::Float(value),
+                }],
+                ..Selection::default()
+            };
+            let parts = parquet.parts(&selection).expect("pruned");
+            parts.iter().map(|part| part.count).sum::<u64>()
+        };
+        let batch = parquet
+            .load(&context, &Selection::default())
+            .expect("loaded");
+        let batch = record_batch(&context, &batch);
+        use arrow_array::cast::AsArray as _;
+        let doubles = batch.column_by_name("double_field").expect("a column");
+        let doubles = doubles.as_primitive::<arrow_array::types::Float64Type>();
+        for value in doubles.values().iter().take(20) {
+            assert!(count(*value) > 0, "{value} is there");
+        }
+        let (low, high) = (doubles.value(0), doubles.value(batch.num_rows() - 1));
+        let others = (1..100).map(|i| low + (high - low) * f64::from(i) / 99.7);
+        let absent = others.filter(|value| !doubles.values().contains(value));
+        let (all, left): (Vec<f64>, Vec<f64>) = absent.partition(|value| count(*value) == 0);
+        assert!(
+            all.len() > left.len(),
+            "{} rows, {} kept",
+            group.rows,
+            left.len()
+        );
     }
 }
 

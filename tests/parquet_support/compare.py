@@ -6,6 +6,7 @@ The list names a pair a line: the Parquet file, the Arrow file, and perhaps JSON
 
 import json
 import sys
+import uuid
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -16,6 +17,8 @@ def plain(value):
     """A value that compares as people expect: NaN equals NaN, +0 is not -0."""
     if isinstance(value, float):
         return repr(value)
+    if isinstance(value, uuid.UUID):
+        return value.bytes
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -98,7 +98,7 @@ impl Job<'_> {
         let mut made = Vec::with_capacity(columns.len());
         for root in columns {
             made.push(Decoded {
-                field: self.field(&self.roots[*root])?,
+                field: field_of(self.parquet, &self.metadata, &self.roots[*root])?,
                 pieces: Vec::new(),
             });
         }
@@ -147,33 +147,6 @@ impl Job<'_> {
         }
     }
 
-    fn builder(&self, root: &Root, memory: Memory) -> ParquetRecordBatchReaderBuilder<Memory> {
-        let mask =
-            ProjectionMask::leaves(self.metadata.parquet_schema(), root.leaves.iter().copied());
-        ParquetRecordBatchReaderBuilder::new_with_metadata(memory, self.metadata.clone())
-            .with_projection(mask)
-    }
-
-    /// What a column is called and of what type it is.
-    fn field(&self, root: &Root) -> Result<FieldRef> {
-        let path = self.parquet.source().path();
-        attempt(
-            path,
-            self.parquet.footer_offset(),
-            "read the schema",
-            || {
-                let memory = Memory::new(0, std::iter::empty());
-                let reader = self
-                    .builder(root, memory)
-                    .with_row_groups(Vec::new())
-                    .build()?;
-                let schema = reader.schema();
-                let field = schema.fields().first().cloned();
-                field.ok_or_else(|| ParquetError::General("a column has no field".into()))
-            },
-        )
-    }
-
     /// One column of one part.
     fn unit(&self, part: usize, column: usize) -> Result<Vec<ArrayRef>> {
         let leaves: usize = self.roots.iter().map(|root| root.leaves.len()).sum();
@@ -193,9 +166,8 @@ impl Job<'_> {
         let mut pieces = Vec::new();
         let (mut count, mut bytes) = (0u64, 0u64);
         let mut reader = attempt(path, offset, "decode a column", || {
-            let builder = self
-                .builder(root, memory)
-                .with_row_groups(vec![part.row_group]);
+            let builder =
+                builder(&self.metadata, root, memory).with_row_groups(vec![part.row_group]);
             let builder = match &part.rows {
                 None => builder,
                 Some(rows) => builder.with_row_selection(selection(rows)),
@@ -234,6 +206,41 @@ impl Job<'_> {
             .min(if longest > 0 { room } else { u64::MAX });
         usize::try_from(rows).unwrap_or(usize::MAX).max(1)
     }
+}
+
+/// What the crate decodes a column with.
+fn builder(
+    metadata: &ArrowReaderMetadata,
+    root: &Root,
+    memory: Memory,
+) -> ParquetRecordBatchReaderBuilder<Memory> {
+    let mask = ProjectionMask::leaves(metadata.parquet_schema(), root.leaves.iter().copied());
+    ParquetRecordBatchReaderBuilder::new_with_metadata(memory, metadata.clone())
+        .with_projection(mask)
+}
+
+/// What a column is called and of what type it is.
+fn field_of(parquet: &Parquet, metadata: &ArrowReaderMetadata, root: &Root) -> Result<FieldRef> {
+    let (path, offset) = (parquet.source().path(), parquet.footer_offset());
+    attempt(path, offset, "read the schema", || {
+        let memory = Memory::new(0, std::iter::empty());
+        let reader = builder(metadata, root, memory).with_row_groups(Vec::new());
+        let schema = reader.build()?.schema();
+        let field = schema.fields().first().cloned();
+        field.ok_or_else(|| ParquetError::General("a column has no field".into()))
+    })
+}
+
+/// Names and types of columns.
+pub(super) fn schema_of(parquet: &Parquet, roots: &[Root]) -> Result<Schema> {
+    let fields = roots
+        .iter()
+        .map(|root| field_of(parquet, parquet.arrow(), root));
+    let fields = fields.collect::<Result<Vec<_>>>()?;
+    Ok(Schema::new_with_metadata(
+        fields,
+        parquet.schema().metadata().clone(),
+    ))
 }
 
 fn memory_offset(chunks: &[Chunk]) -> u64 {

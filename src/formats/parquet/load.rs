@@ -1,11 +1,12 @@
 //! Columns of a file into memory of a context.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow_schema::Schema;
 
 use super::chunks::{self, Chunk};
-use super::decode::decode;
+use super::decode::{decode, schema_of};
 use super::fetch::{self, ChunkPlan};
 use super::place::place;
 use super::prune::prune;
@@ -57,19 +58,22 @@ impl Parquet {
         self.load_parts(context, &parts, &roots, selection)
     }
 
-    /// As `load`, a batch a row group, one after the other: memory for one row group is enough.
+    /// As `load`, a batch a row group, one after the other as they are asked for: memory for one
+    /// row group is enough. Strings have offsets of 32 bits in all of them; a row group that is too
+    /// long for them comes in several batches.
     ///
     /// # Errors
     /// As `load`; each batch has its own.
-    pub fn batches<'a>(
-        &'a self,
-        context: &'a Context,
-        selection: &'a Selection,
-    ) -> Result<impl Iterator<Item = Result<Batch>> + 'a> {
-        let roots = select::roots(self, selection)?;
-        let parts = self.parts(selection)?;
-        let load = move |part: Part| self.load_parts(context, &[part], &roots, selection);
-        Ok(parts.into_iter().map(load))
+    pub fn batches(&self, context: &Context, selection: Selection) -> Result<Batches> {
+        let roots = select::roots(self, &selection)?;
+        Ok(Batches {
+            schema: Arc::new(schema_of(self, &roots)?),
+            parts: self.parts(&selection)?.into(),
+            parquet: self.clone(),
+            context: context.clone(),
+            roots,
+            selection,
+        })
     }
 
     fn load_parts(
@@ -131,6 +135,48 @@ impl Parquet {
         }
         chunks::check_cost(self, &made, limit)?;
         Ok(made)
+    }
+}
+
+/// Row groups that follow each other, decoded when they are asked for.
+#[derive(Debug)]
+pub struct Batches {
+    parquet: Parquet,
+    context: Context,
+    selection: Selection,
+    roots: Vec<Root>,
+    schema: Arc<Schema>,
+    parts: VecDeque<Part>,
+}
+
+impl Batches {
+    /// Names and types of the columns of each batch.
+    #[must_use]
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        loop {
+            let part = self.parts.pop_front()?;
+            let only = std::slice::from_ref(&part);
+            let loaded = self
+                .parquet
+                .load_parts(&self.context, only, &self.roots, &self.selection);
+            match loaded {
+                // Its strings needed longer offsets than all others: in two halves they do not.
+                Ok(batch) if batch.schema.fields() != self.schema.fields() && part.count > 1 => {
+                    let (first, second) = select::halves(part);
+                    self.parts.push_front(second);
+                    self.parts.push_front(first);
+                }
+                other => return Some(other),
+            }
+        }
     }
 }
 

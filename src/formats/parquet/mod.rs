@@ -27,8 +27,12 @@ mod repair;
 mod select;
 mod thrift;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use crypto::Keys;
 pub use info::{ChunkInfo, ColumnInfo, FileInfo, RowGroupInfo};
+pub use load::Batches;
 pub use pages::{Page, PageHeader, PageKind};
 pub use prune::{Compare, Predicate, Value};
 pub use reader::Parquet;

@@ -247,9 +247,12 @@ fn leaf(parquet: &Parquet, predicate: &Predicate) -> Result<usize> {
     match leaves_of(parquet, &predicate.column).as_slice() {
         [leaf] => Ok(*leaf),
         found => {
-            let what = match found.len() {
-                0 => "there is no such column",
-                _ => "it is a group; name one of its fields",
+            let (kind, what) = match found.len() {
+                0 => (ErrorKind::NotFound, "there is no such column"),
+                _ => (
+                    ErrorKind::InvalidArgument,
+                    "it is a group; name one of its fields",
+                ),
             };
             let path = parquet.source().path();
             let message = format!(
@@ -257,7 +260,7 @@ fn leaf(parquet: &Parquet, predicate: &Predicate) -> Result<usize> {
                 predicate.column,
                 path.display()
             );
-            Err(Error::new(ErrorKind::InvalidArgument, message).with_path(path))
+            Err(Error::new(kind, message).with_path(path))
         }
     }
 }

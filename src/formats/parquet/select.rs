@@ -42,10 +42,10 @@ pub(super) struct Root {
     pub leaves: Vec<usize>,
 }
 
-fn wrong(parquet: &Parquet, what: String) -> Error {
+fn wrong(parquet: &Parquet, kind: ErrorKind, what: String) -> Error {
     let path = parquet.source().path();
     let message = format!("select of {}: {what}", path.display());
-    Error::new(ErrorKind::InvalidArgument, message).with_path(path)
+    Error::new(kind, message).with_path(path)
 }
 
 /// The columns that a selection names.
@@ -74,6 +74,7 @@ pub(super) fn roots(parquet: &Parquet, selection: &Selection) -> Result<Vec<Root
             let all: String = all.join(", ").chars().take(400).collect();
             return Err(wrong(
                 parquet,
+                ErrorKind::NotFound,
                 format!("there is no column {name}; there are {all}"),
             ));
         }
@@ -122,14 +123,14 @@ pub(super) fn parts(parquet: &Parquet, selection: &Selection) -> Result<Vec<Part
         let in_file = rows.iter().all(|r| r.start <= r.end && r.end <= first);
         if !in_order || !in_file {
             let what = format!("row ranges must ascend and end with row {first}");
-            return Err(wrong(parquet, what));
+            return Err(wrong(parquet, ErrorKind::OutOfRange, what));
         }
     }
     let mut parts = Vec::with_capacity(numbers.len());
     for number in numbers {
         let Some(own) = starts.get(number) else {
             let what = format!("there is no row group {number}; there are {}", groups.len());
-            return Err(wrong(parquet, what));
+            return Err(wrong(parquet, ErrorKind::OutOfRange, what));
         };
         let part = match &selection.rows {
             None => whole(number, own.end - own.start),
@@ -192,6 +193,33 @@ pub(super) fn limit_to(part: Part, ranges: Vec<Range<u64>>) -> Part {
     }
 }
 
+/// The first and the second half of a part of more than one row.
+pub(super) fn halves(part: Part) -> (Part, Part) {
+    let all = [0..part.count];
+    let rows: &[Range<u64>] = part.rows.as_deref().unwrap_or(&all);
+    let mut first: Vec<Range<u64>> = Vec::new();
+    let mut second: Vec<Range<u64>> = Vec::new();
+    let half = part.count / 2;
+    let mut seen = 0;
+    for range in rows {
+        let size = range.end - range.start;
+        let cut = range.start + half.saturating_sub(seen).min(size);
+        if range.start < cut {
+            first.push(range.start..cut);
+        }
+        if cut < range.end {
+            second.push(cut..range.end);
+        }
+        seen += size;
+    }
+    let of = |rows, count| Part {
+        row_group: part.row_group,
+        rows: Some(rows),
+        count,
+    };
+    (of(first, half), of(second, part.count - half))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +234,16 @@ mod tests {
         assert_eq!(fewer.rows, Some(vec![10..11, 15..16, 29..30, 90..95]));
         assert_eq!(limit_to(part.clone(), vec![0..100]), part);
         assert_eq!(limit_to(part, vec![]).count, 0);
+    }
+
+    #[test]
+    fn halves_are_all_of_it() {
+        let (a, b) = halves(whole(1, 101));
+        assert_eq!((a.rows, a.count), (Some(vec![0..50]), 50));
+        assert_eq!((b.rows, b.count), (Some(vec![50..101]), 51));
+        let (a, b) = halves(limit_to(whole(1, 100), vec![3..5, 10..14, 90..91]));
+        assert_eq!((a.rows, a.count), (Some(vec![3..5, 10..11]), 3));
+        assert_eq!((b.rows, b.count), (Some(vec![11..14, 90..91]), 4));
     }
 
     #[test]
