@@ -177,10 +177,10 @@ pub unsafe extern "C" fn gds_parquet_selection_init(
 ///
 /// @param keys         NULL for a file that is not encrypted. Copied.
 /// @param parquet_out  give it to gds_parquet_close() once. Keeps the file.
-/// @return GDS_STATUS_CORRUPTED: no Parquet file, a damaged one, or keys that do not open it;
-///         gds_last_error() has the offset; GDS_STATUS_INVALID_ARGUMENT: also for an encrypted
-///         footer without a key; GDS_STATUS_NOT_SUPPORTED: a build without Parquet;
-///         GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+/// @return GDS_STATUS_CORRUPTED: no Parquet file, a damaged one, or keys that do not open
+///         it; gds_last_error() has the offset; GDS_STATUS_INVALID_ARGUMENT: also for an
+///         encrypted footer without a key; GDS_STATUS_NOT_SUPPORTED: a build without
+///         Parquet; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
 ///         GDS_STATUS_FORKED.
 #[must_use]
 #[unsafe(no_mangle)]
@@ -263,7 +263,8 @@ pub unsafe extern "C" fn gds_parquet_row_group(
 /// @param row_group  from 0.
 /// @param column     as for gds_parquet_column().
 /// @param chunk_out  struct_size set.
-/// @return GDS_STATUS_OUT_OF_RANGE: no such row group or column; else as gds_parquet_info().
+/// @return GDS_STATUS_OUT_OF_RANGE: no such row group or column; else as
+///         gds_parquet_info().
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_parquet_chunk(
@@ -292,8 +293,8 @@ pub unsafe extern "C" fn gds_parquet_schema(
     guard(|| unsafe { given::schema(parquet, schema_out) })
 }
 
-/// Tell what a selection leaves, and what loading it would read. Reads page indexes and bloom
-/// filters when the selection has rows or conditions.
+/// Tell what a selection leaves, and what loading it would read. Reads page indexes and
+/// bloom filters when the selection has rows or conditions.
 ///
 /// @param selection    NULL: everything.
 /// @param outline_out  struct_size set.
@@ -319,12 +320,12 @@ pub unsafe extern "C" fn gds_parquet_outline(
 /// @param columns_out  give it to gds_columns_close() once.
 /// @return GDS_STATUS_NOT_FOUND: no column of that name; GDS_STATUS_OUT_OF_RANGE: no such
 ///         row or row group; GDS_STATUS_CORRUPTED: gds_last_error() has the offset of the
-///         page or column chunk; GDS_STATUS_INVALID_ARGUMENT: also for a column whose key is
-///         missing; GDS_STATUS_OUT_OF_HOST_MEMORY: decoding takes more than memory_limit;
-///         GDS_STATUS_OUT_OF_DEVICE_MEMORY; GDS_STATUS_NOT_SUPPORTED: what the format has and
-///         no reader knows, or a build without Parquet; GDS_STATUS_FILE_CHANGED;
-///         GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
-///         GDS_STATUS_FORKED.
+///         page or column chunk; GDS_STATUS_INVALID_ARGUMENT: also for a column whose key
+///         is missing; GDS_STATUS_OUT_OF_HOST_MEMORY: decoding takes more than
+///         memory_limit; GDS_STATUS_OUT_OF_DEVICE_MEMORY; GDS_STATUS_NOT_SUPPORTED: what
+///         the format has and no reader knows, or a build without Parquet;
+///         GDS_STATUS_FILE_CHANGED; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE;
+///         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_parquet_load(
@@ -336,8 +337,8 @@ pub unsafe extern "C" fn gds_parquet_load(
     guard(|| unsafe { given::load(parquet, selection, columns_out) })
 }
 
-/// As gds_parquet_load(), row group after row group as they are asked for: for what is larger
-/// than memory. No page has been read when this returns.
+/// As gds_parquet_load(), row group after row group as they are asked for: for what is
+/// larger than memory. No page has been read when this returns.
 ///
 /// @param stream_out  overwritten; call its release() once. Used by one thread at a time.
 ///                    get_next() answers an errno: EINVAL for a damaged file, ENOMEM, ...
@@ -353,8 +354,8 @@ pub unsafe extern "C" fn gds_parquet_stream(
     guard(|| unsafe { given::stream(parquet, selection, stream_out) })
 }
 
-/// As gds_parquet_stream(), for consumers that know ordinary memory alone. On the host device
-/// only.
+/// As gds_parquet_stream(), for consumers that know ordinary memory alone. On the host
+/// device only.
 ///
 /// @return GDS_STATUS_NOT_SUPPORTED: the context is on a GPU; else as gds_parquet_load().
 #[must_use]

@@ -13,8 +13,8 @@ pub struct gds_parquet_t {
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct gds_parquet_key_t {
-    /// The column by its name in the file ("a.list.element"), NUL-terminated. NULL: the key is
-    /// for what has this key metadata in the file, the footer too.
+    /// The column by its name in the file ("a.list.element"), NUL-terminated. NULL: the
+    /// key is for what has this key metadata in the file, the footer too.
     pub column: *const c_char,
     /// Key metadata, when column is NULL.
     pub metadata: *const c_void,
@@ -42,8 +42,8 @@ pub struct gds_parquet_keys_t {
     pub keys: *const gds_parquet_key_t,
     /// How many.
     pub key_count: u64,
-    /// What identifies the file, where the file itself does not hold it (AAD prefix). NULL: it
-    /// does.
+    /// What identifies the file, where the file itself does not hold it (AAD prefix).
+    /// NULL: it does.
     pub aad_prefix: *const c_void,
     /// Bytes of it.
     pub aad_prefix_bytes: u64,
@@ -188,8 +188,8 @@ pub enum gds_parquet_value_t {
     GDS_PARQUET_BYTES = 4,
 }
 
-/// A condition: what statistics, page indexes and bloom filters rule out is left out. What is
-/// loaded may still not fulfil it.
+/// A condition: what statistics, page indexes and bloom filters rule out is left out. What
+/// is loaded may still not fulfil it.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct gds_parquet_condition_t {
@@ -227,8 +227,8 @@ pub struct gds_parquet_selection_t {
     pub struct_size: u32,
     /// Zero.
     pub reserved: u32,
-    /// Names of columns, each NUL-terminated, in the order wanted; "a.b" is the field b of a.
-    /// NULL: all columns.
+    /// Names of columns, each NUL-terminated, in the order wanted; "a.b" is the field b of
+    /// a. NULL: all columns.
     pub columns: *const *const c_char,
     /// How many names. 0 with NULL.
     pub column_count: u64,

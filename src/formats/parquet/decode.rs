@@ -31,14 +31,18 @@ pub(super) struct Decoded {
     pub pieces: Vec<ArrayRef>,
 }
 
-/// Decodes all parts of all columns. `chunks` holds, part by part, the leaves of all roots.
+/// Decodes all parts of some columns. `chunks` holds, part by part, the leaves of all roots.
 pub(super) fn decode(
     parquet: &Parquet,
     parts: &[Part],
     roots: &[Root],
+    only: &[usize],
     chunks: &[Chunk],
     limit: u64,
 ) -> Result<Vec<Decoded>> {
+    if only.is_empty() {
+        return Ok(Vec::new());
+    }
     let changed = metadata_for(parquet, chunks)?;
     let plain = match changed {
         None => parquet.arrow().clone(),
@@ -59,7 +63,7 @@ pub(super) fn decode(
         limit,
         metadata: plain,
     };
-    let mut columns = job.run(None)?;
+    let mut columns = job.run(only)?;
     // Offsets of 32 bits end at 2 GiB: such columns get offsets of 64.
     let large: Vec<usize> = (0..columns.len())
         .filter(|at| is_too_long(&columns[*at]))
@@ -73,7 +77,8 @@ pub(super) fn decode(
             ArrowReaderMetadata::try_new(metadata, options)
         })?;
         let job = Job { metadata, ..job };
-        let again = job.run(Some(&large))?;
+        let again: Vec<usize> = large.iter().map(|at| only[*at]).collect();
+        let again = job.run(&again)?;
         for (at, column) in large.into_iter().zip(again) {
             columns[at] = column;
         }
@@ -91,10 +96,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Decodes these columns, or all.
-    fn run(&self, only: Option<&[usize]>) -> Result<Vec<Decoded>> {
-        let all: Vec<usize> = (0..self.roots.len()).collect();
-        let columns = only.unwrap_or(&all);
+    /// Decodes these columns.
+    fn run(&self, columns: &[usize]) -> Result<Vec<Decoded>> {
         let mut made = Vec::with_capacity(columns.len());
         for root in columns {
             made.push(Decoded {
@@ -220,7 +223,11 @@ fn builder(
 }
 
 /// What a column is called and of what type it is.
-fn field_of(parquet: &Parquet, metadata: &ArrowReaderMetadata, root: &Root) -> Result<FieldRef> {
+pub(super) fn field_of(
+    parquet: &Parquet,
+    metadata: &ArrowReaderMetadata,
+    root: &Root,
+) -> Result<FieldRef> {
     let (path, offset) = (parquet.source().path(), parquet.footer_offset());
     attempt(path, offset, "read the schema", || {
         let memory = Memory::new(0, std::iter::empty());

@@ -7,6 +7,7 @@ use arrow_schema::Schema;
 
 use super::chunks::{self, Chunk};
 use super::decode::{decode, schema_of};
+use super::device;
 use super::fetch::{self, ChunkPlan};
 use super::place::place;
 use super::prune::prune;
@@ -85,15 +86,17 @@ impl Parquet {
     ) -> Result<Batch> {
         let limit = selection.memory_limit.unwrap_or_else(free_memory);
         let chunks = self.fetch(context, parts, roots, limit)?;
-        let columns = decode(self, parts, roots, &chunks, limit)?;
-        drop(chunks);
         let path = self.source().path();
-        let fields: Vec<_> = columns.iter().map(|column| column.field.clone()).collect();
-        let metadata = self.schema().metadata().clone();
-        let mut placed = Vec::with_capacity(columns.len());
-        for column in columns {
-            placed.push(place(context, column, path)?);
+        let mut made = device::decode(self, context, parts, roots, &chunks)?;
+        let rest: Vec<usize> = (0..roots.len()).filter(|at| made[*at].is_none()).collect();
+        let columns = decode(self, parts, roots, &rest, &chunks, limit)?;
+        drop(chunks);
+        for (at, column) in rest.into_iter().zip(columns) {
+            let field = column.field.clone();
+            made[at] = Some((field, place(context, column, path)?));
         }
+        let (fields, placed): (Vec<_>, Vec<_>) = made.into_iter().flatten().unzip();
+        let metadata = self.schema().metadata().clone();
         Ok(Batch {
             schema: Arc::new(Schema::new_with_metadata(fields, metadata)),
             rows: parts.iter().map(|part| part.count).sum(),

@@ -3,7 +3,8 @@
 //! Footer, statistics, page indexes and bloom filters are read when somebody asks, and a selection
 //! of columns and rows says which pages are read at all (`select`, `prune`, `fetch`). Their bytes
 //! come through the engine, are decrypted (`crypto`), their headers walked and their CRCs compared
-//! (`pages`, `chunks`), and then decoded by the official crate (`decode`) and placed (`place`).
+//! (`pages`, `chunks`). Then kernels decode what they know where the device has them (`device`), and
+//! the official crate the rest (`decode`), which is placed (`place`): one layout, whoever did it.
 //!
 //! Memory: the bytes that are read, and twice the decoded columns; a page of gzip may make 1032
 //! times its bytes before it is refused. What a file claims beyond the limit of the selection is
@@ -14,6 +15,7 @@
 mod chunks;
 mod crypto;
 mod decode;
+mod device;
 mod failure;
 mod fetch;
 mod footer;

@@ -208,6 +208,8 @@ pub struct Page {
     pub offset: u64,
     /// The bytes behind the header, decrypted.
     pub body: Bytes,
+    /// Where these lie in their run.
+    pub(super) body_at: u64,
 }
 
 /// A run of whole pages in memory.
@@ -253,6 +255,7 @@ pub(super) fn walk(run: &Run, path: &Path) -> Result<Vec<Page>> {
             header: parsed.header,
             offset,
             body,
+            body_at: from as u64,
         });
         at = to;
     }
@@ -311,6 +314,7 @@ pub(super) fn decrypt(
     let pages = places.into_iter().map(|(header, offset, place)| Page {
         header,
         offset,
+        body_at: place.start as u64,
         body: bytes.slice(place),
     });
     let pages = pages.collect();

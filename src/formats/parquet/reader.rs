@@ -22,8 +22,8 @@ use crate::engine::File;
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::{FileSource, Source};
 
-/// Bytes that the head of a bloom filter takes at most, encrypted too.
-const BLOOM_HEAD: u64 = 64;
+/// Bytes that the head of a bloom filter takes at most; writers pad it before they encrypt it.
+const BLOOM_HEAD: u64 = 1024;
 
 type Locations = Arc<Vec<PageLocation>>;
 
@@ -333,7 +333,8 @@ impl Parquet {
             }
             Some(crypto) => {
                 let (mut text, used) = crypto.open(Module::BloomHeader, None, &head, at, path)?;
-                let (bits, _) = bloom_head(&text).ok_or_else(none)?;
+                let (bits, size) = bloom_head(&text).ok_or_else(none)?;
+                text.truncate(size);
                 let from = at + used as u64;
                 // Length, nonce and tag.
                 let size = bits.saturating_add(32);
