@@ -5961,8 +5961,8 @@ typedef struct gds_parquet_t gds_parquet_t;
 /** A key of an encrypted column. */
 typedef struct gds_parquet_key_t {
     /**
-     * The column by its name in the file ("a.list.element"), NUL-terminated. NULL: the key is
-     * for what has this key metadata in the file, the footer too.
+     * The column by its name in the file ("a.list.element"), NUL-terminated. NULL: the
+     * key is for what has this key metadata in the file, the footer too.
      */
     const char *column;
     /** Key metadata, when column is NULL. */
@@ -5990,8 +5990,8 @@ typedef struct gds_parquet_keys_t {
     /** How many. */
     uint64_t key_count;
     /**
-     * What identifies the file, where the file itself does not hold it (AAD prefix). NULL: it
-     * does.
+     * What identifies the file, where the file itself does not hold it (AAD prefix).
+     * NULL: it does.
      */
     const void *aad_prefix;
     /** Bytes of it. */
@@ -6101,8 +6101,8 @@ typedef struct gds_parquet_rows_t {
 } gds_parquet_rows_t;
 
 /**
- * A condition: what statistics, page indexes and bloom filters rule out is left out. What is
- * loaded may still not fulfil it.
+ * A condition: what statistics, page indexes and bloom filters rule out is left out. What
+ * is loaded may still not fulfil it.
  */
 typedef struct gds_parquet_condition_t {
     /** The column by its name in the file, NUL-terminated. */
@@ -6130,8 +6130,8 @@ typedef struct gds_parquet_selection_t {
     /** Zero. */
     uint32_t reserved;
     /**
-     * Names of columns, each NUL-terminated, in the order wanted; "a.b" is the field b of a.
-     * NULL: all columns.
+     * Names of columns, each NUL-terminated, in the order wanted; "a.b" is the field b of
+     * a. NULL: all columns.
      */
     const char *const *columns;
     /** How many names. 0 with NULL. */
@@ -6182,10 +6182,10 @@ gds_status_t gds_parquet_selection_init(void *selection_out, size_t size) GDS_NO
  *
  * @param keys         NULL for a file that is not encrypted. Copied.
  * @param parquet_out  give it to gds_parquet_close() once. Keeps the file.
- * @return GDS_STATUS_CORRUPTED: no Parquet file, a damaged one, or keys that do not open it;
- *         gds_last_error() has the offset; GDS_STATUS_INVALID_ARGUMENT: also for an encrypted
- *         footer without a key; GDS_STATUS_NOT_SUPPORTED: a build without Parquet;
- *         GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ * @return GDS_STATUS_CORRUPTED: no Parquet file, a damaged one, or keys that do not open
+ *         it; gds_last_error() has the offset; GDS_STATUS_INVALID_ARGUMENT: also for an
+ *         encrypted footer without a key; GDS_STATUS_NOT_SUPPORTED: a build without
+ *         Parquet; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
  *         GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
@@ -6244,7 +6244,8 @@ gds_status_t gds_parquet_row_group(const gds_parquet_t *parquet, uint64_t row_gr
  * @param row_group  from 0.
  * @param column     as for gds_parquet_column().
  * @param chunk_out  struct_size set.
- * @return GDS_STATUS_OUT_OF_RANGE: no such row group or column; else as gds_parquet_info().
+ * @return GDS_STATUS_OUT_OF_RANGE: no such row group or column; else as
+ *         gds_parquet_info().
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_parquet_chunk(const gds_parquet_t *parquet, uint64_t row_group,
@@ -6264,8 +6265,8 @@ gds_status_t gds_parquet_schema(const gds_parquet_t *parquet,
                                 struct ArrowSchema *schema_out) GDS_NOEXCEPT;
 
 /**
- * Tell what a selection leaves, and what loading it would read. Reads page indexes and bloom
- * filters when the selection has rows or conditions.
+ * Tell what a selection leaves, and what loading it would read. Reads page indexes and
+ * bloom filters when the selection has rows or conditions.
  *
  * @param selection    NULL: everything.
  * @param outline_out  struct_size set.
@@ -6287,12 +6288,12 @@ gds_status_t gds_parquet_outline(const gds_parquet_t *parquet,
  * @param columns_out  give it to gds_columns_close() once.
  * @return GDS_STATUS_NOT_FOUND: no column of that name; GDS_STATUS_OUT_OF_RANGE: no such
  *         row or row group; GDS_STATUS_CORRUPTED: gds_last_error() has the offset of the
- *         page or column chunk; GDS_STATUS_INVALID_ARGUMENT: also for a column whose key is
- *         missing; GDS_STATUS_OUT_OF_HOST_MEMORY: decoding takes more than memory_limit;
- *         GDS_STATUS_OUT_OF_DEVICE_MEMORY; GDS_STATUS_NOT_SUPPORTED: what the format has and
- *         no reader knows, or a build without Parquet; GDS_STATUS_FILE_CHANGED;
- *         GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
- *         GDS_STATUS_FORKED.
+ *         page or column chunk; GDS_STATUS_INVALID_ARGUMENT: also for a column whose key
+ *         is missing; GDS_STATUS_OUT_OF_HOST_MEMORY: decoding takes more than
+ *         memory_limit; GDS_STATUS_OUT_OF_DEVICE_MEMORY; GDS_STATUS_NOT_SUPPORTED: what
+ *         the format has and no reader knows, or a build without Parquet;
+ *         GDS_STATUS_FILE_CHANGED; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_parquet_load(const gds_parquet_t *parquet,
@@ -6300,8 +6301,8 @@ gds_status_t gds_parquet_load(const gds_parquet_t *parquet,
                               gds_columns_t **columns_out) GDS_NOEXCEPT;
 
 /**
- * As gds_parquet_load(), row group after row group as they are asked for: for what is larger
- * than memory. No page has been read when this returns.
+ * As gds_parquet_load(), row group after row group as they are asked for: for what is
+ * larger than memory. No page has been read when this returns.
  *
  * @param stream_out  overwritten; call its release() once. Used by one thread at a time.
  *                    get_next() answers an errno: EINVAL for a damaged file, ENOMEM, ...
@@ -6313,8 +6314,8 @@ gds_status_t gds_parquet_stream(const gds_parquet_t *parquet,
                                 struct ArrowDeviceArrayStream *stream_out) GDS_NOEXCEPT;
 
 /**
- * As gds_parquet_stream(), for consumers that know ordinary memory alone. On the host device
- * only.
+ * As gds_parquet_stream(), for consumers that know ordinary memory alone. On the host
+ * device only.
  *
  * @return GDS_STATUS_NOT_SUPPORTED: the context is on a GPU; else as gds_parquet_load().
  */

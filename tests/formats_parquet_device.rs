@@ -29,7 +29,7 @@ use late_device::{Kernels, LateDevice};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
-use parquet_support::common::{context, small_config};
+use parquet_support::common::{Folder, context, small_config};
 use parquet_support::{Random, data, files_below, load, record_batch};
 
 type Step = unsafe extern "C" fn(*const ParquetWork);
@@ -164,9 +164,10 @@ fn with_encodings(
     let set = |b: WriterPropertiesBuilder, (name, encoding): &(&str, Encoding)| {
         b.set_column_encoding((*name).into(), *encoding)
     };
-    pairs
-        .iter()
-        .fold(builder.set_dictionary_enabled(false), set)
+    let plain = builder
+        .set_dictionary_enabled(false)
+        .set_encoding(Encoding::PLAIN);
+    pairs.iter().fold(plain, set)
 }
 
 fn builders() -> Vec<WriterPropertiesBuilder> {
@@ -246,6 +247,23 @@ fn the_kernels_give_what_was_written() {
         }
     }
     println!("{pages} pages by the kernels");
+}
+
+#[test]
+fn pages_of_a_file_go_straight_to_the_device() {
+    let (device, folder) = (device(), Folder::new());
+    let mut random = Random(9);
+    let table = table(3000, true, &mut random);
+    let path = folder.path("table.parquet");
+    let snappy = WriterProperties::builder().set_compression(Compression::SNAPPY);
+    std::fs::write(&path, written(&table, snappy)).unwrap();
+    let parquet = parquet_support::open(&device, &path, None).unwrap();
+    let before = device.metrics().read.bytes;
+    let batch = parquet.load(&device, &Selection::default()).unwrap();
+    let read = device.metrics().read.bytes - before;
+    let all = parquet.plan(&Selection::default()).unwrap().bytes();
+    assert_eq!(read, all, "each page once, by the engine");
+    assert_eq!(record_batch(&device, &batch), table);
 }
 
 #[test]

@@ -56,7 +56,8 @@ pub(super) fn report(file: &File, all: bool) -> Outcome<Report> {
             lines.push(format!("  {key}: {text}"));
         }
     }
-    let pairs = info.key_values.iter();
+    let pairs = info.key_values.iter().map(|(k, v)| (k.clone(), json!(v)));
+    let pairs: serde_json::Map<_, _> = pairs.collect();
     Ok(Report {
         lines,
         json: json!({
@@ -65,7 +66,7 @@ pub(super) fn report(file: &File, all: bool) -> Outcome<Report> {
             "created_by": info.created_by,
             "encrypted_footer": false,
             "footer_bytes": info.footer_bytes,
-            "metadata": pairs.map(|(k, v)| (k.clone(), json!(v))).collect::<serde_json::Map<_, _>>(),
+            "metadata": pairs,
             "columns": columns.iter().map(column_json).collect::<Vec<_>>(),
             "row_groups": groups.iter().enumerate().map(|(number, group)| {
                 group_json(&parquet, number, group, columns.len())

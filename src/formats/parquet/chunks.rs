@@ -32,6 +32,8 @@ pub(super) struct Chunk {
     pub runs: Vec<Run>,
     pub pages: Vec<Page>,
     is_encrypted: bool,
+    /// Where its bytes lie, when only its headers were read.
+    pub not_read: Option<Range<u64>>,
 }
 
 impl Chunk {
@@ -68,6 +70,35 @@ fn is_data(page: &Page) -> bool {
     matches!(page.header.kind, PageKind::Data | PageKind::DataV2)
 }
 
+/// Looks at the headers of a chunk whose bytes shall go to the device. `None` when the host has to
+/// see them: they are encrypted, or some page has a CRC.
+pub(super) fn look(parquet: &Parquet, part: &Part, plan: &ChunkPlan) -> Result<Option<Chunk>> {
+    let [wanted] = &plan.runs[..] else {
+        return Ok(None);
+    };
+    let column = parquet
+        .metadata()
+        .row_group(part.row_group)
+        .column(plan.leaf);
+    if plan.pages.is_some() || column.crypto_metadata().is_some() {
+        return Ok(None);
+    }
+    let Some(pages) = pages::walk_file(parquet.source(), &wanted.range)? else {
+        return Ok(None);
+    };
+    Ok(Some(Chunk {
+        row_group: part.row_group,
+        plan: plan.clone(),
+        runs: vec![Run {
+            offset: wanted.range.start,
+            bytes: Bytes::new(),
+        }],
+        pages,
+        is_encrypted: false,
+        not_read: Some(wanted.range.clone()),
+    }))
+}
+
 /// Makes a chunk of bytes that were read.
 pub(super) fn prepare(
     parquet: &Parquet,
@@ -98,6 +129,7 @@ pub(super) fn prepare(
         runs: clear,
         pages: all,
         is_encrypted,
+        not_read: None,
     };
     let column = parquet
         .metadata()

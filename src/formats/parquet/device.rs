@@ -5,38 +5,24 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use arrow_schema::DataType::{self, FixedSizeBinary};
-use arrow_schema::{FieldRef, TimeUnit};
-use parquet::basic::{Compression, Type};
+use arrow_schema::FieldRef;
 
 use super::chunks::Chunk;
-use super::decode::field_of;
 use super::failure::corrupted;
-use super::pages::{Page, PageKind};
+use super::pages::PageKind;
 use super::reader::Parquet;
 use super::select::{Part, Root};
+use super::target::{Target, codec, encoding, target};
 use crate::base::align_up;
 use crate::engine::{
     Buffer, Compressed, Context, DecompressCodec, DecompressStatus, EncodedPage, MemoryKind,
-    PageChunk, PageColumn, ParquetConversion, ParquetEncoding, ParquetStatus,
+    Options, PageChunk, PageColumn, ParquetConversion, ParquetEncoding, ParquetStatus,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{Array, Slice};
+use crate::formats::{Array, Plan, Slice};
 
 /// What buffers begin at multiples of, bytes.
 const ALIGN: u64 = 64;
-
-/// A column that the device decodes: what its values become.
-struct Target {
-    /// Which root.
-    root: usize,
-    field: FieldRef,
-    conversion: ParquetConversion,
-    width_in: u32,
-    width_out: u32,
-    has_levels: bool,
-    rows: u64,
-}
 
 /// The memory of a column on the device, before its strings are known.
 struct Output {
@@ -74,10 +60,11 @@ pub(super) fn decode(
     parts: &[Part],
     roots: &[Root],
     chunks: &[Chunk],
+    kernels: bool,
 ) -> Result<Vec<Option<(FieldRef, Array)>>> {
     let mut made: Vec<Option<(FieldRef, Array)>> = Vec::new();
     made.resize_with(roots.len(), || None);
-    if !has_kernels(context)? {
+    if !kernels {
         return Ok(made);
     }
     let mut left_out = HashSet::new();
@@ -129,7 +116,8 @@ fn before(roots: &[Root]) -> Vec<usize> {
     roots.iter().scan(0, add).collect()
 }
 
-fn has_kernels(context: &Context) -> Result<bool> {
+/// Whether the device has kernels for pages.
+pub(super) fn has_kernels(context: &Context) -> Result<bool> {
     let none = context.decode_pages(&[], &[], &mut |_, _| Err(unexpected()));
     match none {
         Ok(_) => Ok(true),
@@ -143,140 +131,6 @@ fn unexpected() -> Error {
         ErrorKind::Internal,
         "bytes of strings for a column without strings",
     )
-}
-
-/// What a column's values become on the device. `None` where the kernels do not know how.
-fn target(
-    parquet: &Parquet,
-    parts: &[Part],
-    roots: &[Root],
-    chunks: &[Chunk],
-    root: usize,
-) -> Result<Option<Target>> {
-    let [leaf] = roots[root].leaves[..] else {
-        return Ok(None);
-    };
-    let descriptor = parquet
-        .metadata()
-        .file_metadata()
-        .schema_descr()
-        .column(leaf);
-    let is_flat = descriptor.max_rep_level() == 0
-        && descriptor.max_def_level() <= 1
-        && descriptor.path().parts().len() == 1;
-    let own = chunks.iter().filter(|chunk| chunk.plan.leaf == leaf);
-    let is_whole = parts.iter().all(|part| part.rows.is_none());
-    if !is_flat || !is_whole || !own.clone().all(|chunk| is_known(parquet, chunk)) {
-        return Ok(None);
-    }
-    let field = field_of(parquet, parquet.arrow(), &roots[root])?;
-    let length = u32::try_from(descriptor.type_length()).unwrap_or(0);
-    let conversion = conversion(descriptor.physical_type(), length, field.data_type());
-    Ok(conversion.map(|(conversion, width_in, width_out)| Target {
-        root,
-        field,
-        conversion,
-        width_in,
-        width_out,
-        has_levels: descriptor.max_def_level() == 1,
-        rows: parts.iter().map(|part| part.count).sum(),
-    }))
-}
-
-/// From how values are stored to what Arrow has: how, and the bytes of both.
-fn conversion(
-    stored: Type,
-    length: u32,
-    wanted: &DataType,
-) -> Option<(ParquetConversion, u32, u32)> {
-    use DataType as D;
-    use ParquetConversion::{BigEndian, Bits, Bytes, Copy, Int96, Widen};
-    let made = match (stored, wanted) {
-        (Type::BOOLEAN, D::Boolean) => (Bits, 0, 0),
-        (Type::INT32, D::Int8 | D::UInt8) => (Copy, 4, 1),
-        (Type::INT32, D::Int16 | D::UInt16) => (Copy, 4, 2),
-        (Type::INT32, D::Int32 | D::UInt32 | D::Date32 | D::Time32(_)) => (Copy, 4, 4),
-        (Type::INT32, D::Decimal128(..)) => (Widen, 4, 16),
-        (Type::FLOAT, D::Float32) => (Copy, 4, 4),
-        (Type::DOUBLE, D::Float64) => (Copy, 8, 8),
-        (Type::INT64, D::Int64 | D::UInt64 | D::Timestamp(..) | D::Time64(_) | D::Duration(_)) => {
-            (Copy, 8, 8)
-        }
-        (Type::INT64, D::Decimal128(..)) => (Widen, 8, 16),
-        (Type::INT96, D::Timestamp(TimeUnit::Nanosecond, _)) => (Int96, 12, 8),
-        (Type::BYTE_ARRAY, D::Utf8 | D::Binary) => (Bytes, 0, 0),
-        (Type::FIXED_LEN_BYTE_ARRAY, FixedSizeBinary(size)) if *size > 0 => {
-            ((*size).unsigned_abs() == length).then_some((Copy, length, length))?
-        }
-        (Type::FIXED_LEN_BYTE_ARRAY, D::Float16) if length == 2 => (Copy, 2, 2),
-        (Type::FIXED_LEN_BYTE_ARRAY, D::Decimal128(..)) if (1..=16).contains(&length) => {
-            (BigEndian, length, 16)
-        }
-        (Type::FIXED_LEN_BYTE_ARRAY, D::Decimal256(..)) if (1..=32).contains(&length) => {
-            (BigEndian, length, 32)
-        }
-        _ => return None,
-    };
-    Some(made)
-}
-
-/// Whether all pages of a chunk are for the kernels.
-fn is_known(parquet: &Parquet, chunk: &Chunk) -> bool {
-    let column = parquet
-        .metadata()
-        .row_group(chunk.row_group)
-        .column(chunk.plan.leaf);
-    let codec = codec(column.compression());
-    let dictionary = chunk
-        .pages
-        .iter()
-        .position(|p| p.header.kind == PageKind::Dictionary);
-    let page = |page: &Page| {
-        let header = &page.header;
-        match header.kind {
-            PageKind::Data => {
-                // Levels in runs, or none.
-                let levels = column.column_descr().max_def_level() == 0;
-                encoding(header.encoding).is_some() && (levels || header.definition_encoding == 3)
-            }
-            PageKind::DataV2 => {
-                let levels = column.column_descr().max_def_level() == 1;
-                encoding(header.encoding).is_some()
-                    && header.repetition_size == 0
-                    && levels == (header.definition_size > 0)
-            }
-            PageKind::Dictionary => matches!(header.encoding, 0 | 2),
-            PageKind::Index => false,
-        }
-    };
-    codec.is_some()
-        && chunk.plan.pages.is_none()
-        && chunk.runs.len() == 1
-        && dictionary.is_none_or(|at| at == 0)
-        && chunk.pages.iter().all(page)
-}
-
-/// How pages are compressed: `Some(None)` when they are not, `None` when the device cannot.
-fn codec(compression: Compression) -> Option<Option<DecompressCodec>> {
-    match compression {
-        Compression::UNCOMPRESSED => Some(None),
-        Compression::SNAPPY => Some(Some(DecompressCodec::Snappy)),
-        Compression::LZ4_RAW => Some(Some(DecompressCodec::Lz4Block)),
-        _ => None,
-    }
-}
-
-/// The kernels' word for an encoding of the format.
-fn encoding(number: i32) -> Option<ParquetEncoding> {
-    Some(match number {
-        0 => ParquetEncoding::Plain,
-        2 | 8 => ParquetEncoding::Dictionary,
-        3 => ParquetEncoding::Rle,
-        5 => ParquetEncoding::DeltaBinaryPacked,
-        6 => ParquetEncoding::DeltaLengthByteArray,
-        9 => ParquetEncoding::ByteStreamSplit,
-        _ => return None,
-    })
 }
 
 struct Job<'a> {
@@ -309,16 +163,16 @@ impl Job<'_> {
         let mut chunks: Vec<PageChunk<'_>> = Vec::new();
         // Which chunk each one for the kernels is, and which of its pages.
         let mut names: Vec<(usize, usize, Vec<usize>)> = Vec::new();
+        let mut ready = ready.iter().peekable();
         for (column, target) in targets.iter().enumerate() {
             for number in self.of(target) {
-                let own = ready.iter().filter(|r| r.chunk == number);
                 let mut made = PageChunk {
                     column,
                     dictionary: None,
                     pages: Vec::new(),
                 };
                 let mut pages = Vec::new();
-                for page in own {
+                while let Some(page) = ready.next_if(|page| page.chunk == number) {
                     let header = &self.chunks[number].pages[page.page].header;
                     if header.kind == PageKind::Dictionary {
                         made.dictionary = Some((part(page.data), header.values));
@@ -402,25 +256,45 @@ impl Job<'_> {
         (0..self.parts.len()).map(|part| part * self.stride + self.before[target.root])
     }
 
-    /// Puts the chunks into device memory as they are; where each begins.
+    /// Puts the chunks into device memory as they are; where each begins. Those whose bytes were
+    /// not read yet come from the file.
     fn send(&self, targets: &[Target]) -> Result<(Buffer, Vec<(usize, u64)>)> {
         let mut starts = Vec::new();
         let mut size = 0u64;
+        let mut plan = Plan::new();
         for number in targets.iter().flat_map(|target| self.of(target)) {
             starts.push((number, size));
-            let bytes = self.chunks[number]
-                .runs
-                .first()
-                .map_or(0, |run| run.bytes.len());
-            size = align_up(size + bytes as u64 + 8, ALIGN).unwrap_or(u64::MAX);
+            let chunk = &self.chunks[number];
+            let bytes = match &chunk.not_read {
+                Some(range) => {
+                    plan.push_at(range.start, range.end - range.start, size)?;
+                    range.end - range.start
+                }
+                None => chunk.runs.first().map_or(0, |run| run.bytes.len() as u64),
+            };
+            let end = size.checked_add(bytes).and_then(|end| end.checked_add(8));
+            size = end.and_then(|end| align_up(end, ALIGN)).unwrap_or(u64::MAX);
         }
         let buffer = self.context.alloc(MemoryKind::Device, size.max(ALIGN))?;
+        let file = self.parquet.file().filter(|_| !plan.pieces().is_empty());
+        let options = Options::default();
+        let ticket = match file {
+            Some(file) => Some(plan.submit(self.context, file, &buffer, 0, &options)?),
+            None => None,
+        };
         let uploads = starts.iter().filter_map(|(number, at)| {
             let run = self.chunks[*number].runs.first()?;
             Some((&run.bytes[..], &buffer, *at))
         });
-        self.context.upload(&uploads.collect::<Vec<_>>())?;
-        Ok((buffer, starts))
+        let uploaded = self.context.upload(&uploads.collect::<Vec<_>>());
+        if let Some(ticket) = ticket {
+            let done = ticket.wait(None)?;
+            if done.bytes < plan.bytes() {
+                let message = format!("read {}: it became shorter", self.path.display());
+                return Err(Error::new(ErrorKind::FileChanged, message).with_path(self.path));
+            }
+        }
+        uploaded.map(|()| (buffer, starts))
     }
 
     /// Decompresses pages where they are. Or the root of a column that the device cannot.
@@ -611,41 +485,5 @@ impl Job<'_> {
             children: Vec::new(),
             dictionary: None,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_go_where_they_fit() {
-        use ParquetConversion::{BigEndian, Copy, Widen};
-        let cases = [
-            (Type::INT32, 0, DataType::UInt8, Some((Copy, 4, 1))),
-            (
-                Type::INT64,
-                0,
-                DataType::Decimal128(18, 2),
-                Some((Widen, 8, 16)),
-            ),
-            (
-                Type::FIXED_LEN_BYTE_ARRAY,
-                9,
-                DataType::Decimal128(20, 2),
-                Some((BigEndian, 9, 16)),
-            ),
-            (
-                Type::FIXED_LEN_BYTE_ARRAY,
-                17,
-                DataType::Decimal128(38, 2),
-                None,
-            ),
-            (Type::FIXED_LEN_BYTE_ARRAY, 5, FixedSizeBinary(4), None),
-            (Type::INT32, 0, DataType::Int64, None),
-        ];
-        for (stored, length, wanted, expected) in cases {
-            assert_eq!(conversion(stored, length, &wanted), expected, "{wanted}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Columns of a file into memory of a context.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow_schema::Schema;
@@ -13,6 +13,7 @@ use super::place::place;
 use super::prune::prune;
 use super::reader::Parquet;
 use super::select::{self, Part, Root, Selection};
+use super::target;
 use crate::engine::Context;
 use crate::error::Result;
 use crate::formats::{Batch, Plan};
@@ -85,10 +86,41 @@ impl Parquet {
         selection: &Selection,
     ) -> Result<Batch> {
         let limit = selection.memory_limit.unwrap_or_else(free_memory);
-        let chunks = self.fetch(context, parts, roots, limit)?;
+        let kernels = device::has_kernels(context)?;
+        let mut plans: Vec<(&Part, ChunkPlan)> = Vec::new();
+        for part in parts {
+            let of_part = fetch::plan_part(self, part, roots)?;
+            plans.extend(of_part.into_iter().map(|plan| (part, plan)));
+        }
+        let mut found: Vec<Option<Chunk>> = Vec::new();
+        found.resize_with(plans.len(), || None);
+        if kernels && self.file().is_some() {
+            self.look(parts, roots, &plans, &mut found)?;
+        }
+        self.fetch(context, &plans, &mut found, limit)?;
+        let mut chunks: Vec<Chunk> = found.into_iter().flatten().collect();
+        chunks::check_cost(self, &chunks, limit)?;
         let path = self.source().path();
-        let mut made = device::decode(self, context, parts, roots, &chunks)?;
+        let mut made = device::decode(self, context, parts, roots, &chunks, kernels)?;
         let rest: Vec<usize> = (0..roots.len()).filter(|at| made[*at].is_none()).collect();
+        // What the device gave up on, the host has to see.
+        let leaves: HashSet<usize> = rest
+            .iter()
+            .flat_map(|at| &roots[*at].leaves)
+            .copied()
+            .collect();
+        if chunks
+            .iter()
+            .any(|c| c.not_read.is_some() && leaves.contains(&c.plan.leaf))
+        {
+            let keep = |c: Chunk| {
+                let missing = c.not_read.is_some() && leaves.contains(&c.plan.leaf);
+                (!missing).then_some(c)
+            };
+            let mut found: Vec<Option<Chunk>> = chunks.into_iter().map(keep).collect();
+            self.fetch(context, &plans, &mut found, limit)?;
+            chunks = found.into_iter().flatten().collect();
+        }
         let columns = decode(self, parts, roots, &rest, &chunks, limit)?;
         drop(chunks);
         for (at, column) in rest.into_iter().zip(columns) {
@@ -104,20 +136,53 @@ impl Parquet {
         })
     }
 
-    /// Reads the chunks of all parts, and checks them.
+    /// Looks at the headers of the columns whose pages can go straight to the device.
+    fn look(
+        &self,
+        parts: &[Part],
+        roots: &[Root],
+        plans: &[(&Part, ChunkPlan)],
+        found: &mut [Option<Chunk>],
+    ) -> Result<()> {
+        let stride: usize = roots.iter().map(|root| root.leaves.len()).sum();
+        let mut before = 0;
+        for (number, root) in roots.iter().enumerate() {
+            let own: Vec<usize> = (0..parts.len())
+                .map(|part| part * stride + before)
+                .collect();
+            before += root.leaves.len();
+            let mut looked = Vec::with_capacity(own.len());
+            // The metadata say no sooner than the pages.
+            if !target::may_be(self, parts, root) {
+                continue;
+            }
+            for at in &own {
+                let (part, plan) = &plans[*at];
+                match chunks::look(self, part, plan)? {
+                    Some(chunk) => looked.push(chunk),
+                    None => break,
+                }
+            }
+            let is_all = looked.len() == own.len();
+            if is_all && target::target(self, parts, roots, &looked, number)?.is_some() {
+                for (at, chunk) in own.into_iter().zip(looked) {
+                    found[at] = Some(chunk);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the chunks that were not found yet, and checks them.
     fn fetch(
         &self,
         context: &Context,
-        parts: &[Part],
-        roots: &[Root],
+        plans: &[(&Part, ChunkPlan)],
+        found: &mut [Option<Chunk>],
         limit: u64,
-    ) -> Result<Vec<Chunk>> {
-        let mut plans: Vec<(&Part, ChunkPlan)> = Vec::new();
-        for part in parts {
-            let of_part = fetch::plan_part(self, part, roots)?;
-            plans.extend(of_part.into_iter().map(|plan| (part, plan)));
-        }
-        let ranges = plans.iter().flat_map(|(_, plan)| &plan.runs);
+    ) -> Result<()> {
+        let missing: Vec<usize> = (0..plans.len()).filter(|at| found[*at].is_none()).collect();
+        let ranges = missing.iter().flat_map(|at| &plans[*at].1.runs);
         let ranges: Vec<_> = ranges.map(|run| run.range.clone()).collect();
         let wanted = ranges
             .iter()
@@ -126,18 +191,12 @@ impl Parquet {
             return Err(chunks::too_large(self, wanted, limit));
         }
         let mut bytes = fetch::read(self, context, &ranges)?.into_iter();
-        let mut made = Vec::with_capacity(plans.len());
-        for (part, plan) in plans {
-            let count = plan.runs.len();
-            made.push(chunks::prepare(
-                self,
-                part,
-                plan,
-                bytes.by_ref().take(count),
-            )?);
+        for at in missing {
+            let (part, plan) = &plans[at];
+            let own = bytes.by_ref().take(plan.runs.len());
+            found[at] = Some(chunks::prepare(self, part, plan.clone(), own)?);
         }
-        chunks::check_cost(self, &made, limit)?;
-        Ok(made)
+        Ok(())
     }
 }
 

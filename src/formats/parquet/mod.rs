@@ -3,8 +3,9 @@
 //! Footer, statistics, page indexes and bloom filters are read when somebody asks, and a selection
 //! of columns and rows says which pages are read at all (`select`, `prune`, `fetch`). Their bytes
 //! come through the engine, are decrypted (`crypto`), their headers walked and their CRCs compared
-//! (`pages`, `chunks`). Then kernels decode what they know where the device has them (`device`), and
-//! the official crate the rest (`decode`), which is placed (`place`): one layout, whoever did it.
+//! (`pages`, `chunks`). Where the device has kernels they decode what they know (`target`,
+//! `device`), and pages without a CRC go there straight from the file; the official crate decodes
+//! the rest (`decode`), which is placed (`place`). There is one layout, whoever did it.
 //!
 //! Memory: the bytes that are read, and twice the decoded columns; a page of gzip may make 1032
 //! times its bytes before it is refused. What a file claims beyond the limit of the selection is
@@ -27,6 +28,7 @@ mod prune;
 mod reader;
 mod repair;
 mod select;
+mod target;
 mod thrift;
 
 #[doc(hidden)]

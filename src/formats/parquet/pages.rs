@@ -13,6 +13,7 @@ use super::crypto::{ColumnCrypto, Module};
 use super::failure::corrupted;
 use super::thrift::{Compact, FALSE, I32, STRUCT, TRUE, push_i32};
 use crate::error::Result;
+use crate::formats::Source;
 
 /// What a page is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,6 +261,47 @@ pub(super) fn walk(run: &Run, path: &Path) -> Result<Vec<Page>> {
         at = to;
     }
     Ok(pages)
+}
+
+/// Bytes that are read to find a header; those with long statistics take more.
+const WINDOW: u64 = 512;
+/// No header is longer.
+const WINDOW_MAX: u64 = 1 << 20;
+
+/// Walks over the pages of a chunk in a file, in the clear, and reads their headers alone. `None`
+/// when a page has a CRC, which only its bytes can be compared with.
+pub(super) fn walk_file(source: &dyn Source, chunk: &Range<u64>) -> Result<Option<Vec<Page>>> {
+    let mut pages = Vec::new();
+    let mut at = chunk.start;
+    let mut window = WINDOW;
+    while at < chunk.end {
+        let left = chunk.end - at;
+        let bytes = source.bytes(at, window.min(left), "the header of a page")?;
+        let Some(parsed) = parse(&bytes) else {
+            if window >= left.min(WINDOW_MAX) {
+                return Err(corrupted(source.path(), at, "there is no page header"));
+            }
+            window *= 8;
+            continue;
+        };
+        window = WINDOW;
+        if parsed.header.crc.is_some() {
+            return Ok(None);
+        }
+        let body = parsed.size as u64 + u64::from(parsed.header.size);
+        if body > left {
+            let message = "a page passes the end of its column chunk";
+            return Err(corrupted(source.path(), at, message));
+        }
+        pages.push(Page {
+            offset: at,
+            body: Bytes::new(),
+            body_at: at - chunk.start + parsed.size as u64,
+            header: parsed.header,
+        });
+        at += body;
+    }
+    Ok(Some(pages))
 }
 
 /// Decrypts a run. Its headers get the sizes that the pages now have; its CRCs, which are of the
