@@ -99,31 +99,26 @@ pub(super) fn read(source: &dyn Source, keys: Option<&Arc<Keys>>) -> Result<Foot
     let text = bytes.len() - TAIL as usize;
     let crypto = look_at_encryption(&mut bytes[..text], offset, is_encrypted, keys, path)?;
     if !is_encrypted {
-        check_schema(&bytes[..text]).map_err(|what| corrupted(path, offset, what))?;
+        let cut = || corrupted(path, offset, "the footer is cut or damaged");
+        let mut plain = repaired(&bytes[..text]).ok_or_else(cut)?;
+        check_schema(&plain).map_err(|what| corrupted(path, offset, what))?;
+        plain.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+        plain.extend_from_slice(&bytes[text + 4..]);
+        bytes = plain;
     }
-    let parse = |bytes: Bytes| {
-        let end = End {
-            size: offset + bytes.len() as u64,
-            start: offset,
-            bytes,
-        };
-        attempt(path, offset, "read the footer", || {
-            let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
-            let properties = match &crypto {
-                Some((keys, _)) => Some(keys.for_crate()?),
-                None => None,
-            };
-            let reader = reader.with_decryption_properties(properties);
-            reader.parse_and_finish(&end)
-        })
+    let end = End {
+        size: offset + bytes.len() as u64,
+        start: offset,
+        bytes: bytes.into(),
     };
-    let bytes = Bytes::from(bytes);
-    let metadata = parse(bytes.clone()).or_else(|error| {
-        let repaired = repaired(&bytes[..text]).filter(|_| !is_encrypted);
-        let mut other = repaired.ok_or(error)?;
-        other.extend_from_slice(&(other.len() as u32).to_le_bytes());
-        other.extend_from_slice(&bytes[text + 4..]);
-        parse(other.into())
+    let metadata = attempt(path, offset, "read the footer", || {
+        let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
+        let properties = match &crypto {
+            Some((keys, _)) => Some(keys.for_crate()?),
+            None => None,
+        };
+        let reader = reader.with_decryption_properties(properties);
+        reader.parse_and_finish(&end)
     })?;
     let rows = check_metadata(&metadata, offset, path)?;
     let metadata = with_rows(metadata, rows);

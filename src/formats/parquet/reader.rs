@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow_schema::{DataType, Field, FieldRef, Schema};
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::bloom_filter::Sbbf;
@@ -78,6 +79,15 @@ impl Parquet {
         };
         // A schema of Arrow that the writer added may not fit the columns; these count.
         let arrow = schema(false).or_else(|_| schema(true))?;
+        let arrow = match without_views(arrow.schema()) {
+            None => arrow,
+            Some(plain) => {
+                let options = ArrowReaderOptions::new().with_schema(Arc::new(plain));
+                attempt(path, footer.offset, "read the schema", || {
+                    ArrowReaderMetadata::try_new(metadata.clone(), options)
+                })?
+            }
+        };
         Ok(Self(Arc::new(Inner {
             file,
             metadata,
@@ -350,6 +360,43 @@ impl Parquet {
         let filter = attempt(path, at, "read a bloom filter", || Sbbf::from_bytes(&text))?;
         Ok(Some(filter))
     }
+}
+
+/// The schema with offsets where the writer had views: these are in other buffers than kernels and
+/// most readers of columns know. `None` when there are no views.
+fn without_views(schema: &Schema) -> Option<Schema> {
+    let mut found = false;
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| without_view(field, &mut found));
+    let fields: Vec<FieldRef> = fields.collect();
+    found.then(|| Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn without_view(field: &FieldRef, found: &mut bool) -> FieldRef {
+    let kind = match field.data_type() {
+        DataType::Utf8View => {
+            *found = true;
+            DataType::Utf8
+        }
+        DataType::BinaryView => {
+            *found = true;
+            DataType::Binary
+        }
+        DataType::List(item) => DataType::List(without_view(item, found)),
+        DataType::LargeList(item) => DataType::LargeList(without_view(item, found)),
+        DataType::FixedSizeList(item, size) => {
+            DataType::FixedSizeList(without_view(item, found), *size)
+        }
+        DataType::Map(entries, sorted) => DataType::Map(without_view(entries, found), *sorted),
+        DataType::Struct(fields) => {
+            let fields = fields.iter().map(|field| without_view(field, found));
+            DataType::Struct(fields.collect())
+        }
+        other => other.clone(),
+    };
+    Arc::new(Field::clone(field).with_data_type(kind))
 }
 
 /// Where the pages of a chunk begin. Writers of old wrote 0 for a dictionary that is not there.

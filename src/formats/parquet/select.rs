@@ -163,8 +163,8 @@ fn some(row_group: usize, own: &Range<u64>, rows: &[Range<u64>]) -> Part {
 
 /// The rows of a part that lie in `ranges` too, which ascend.
 pub(super) fn limit_to(part: Part, ranges: Vec<Range<u64>>) -> Part {
-    let all = [0..part.count];
-    let old: &[Range<u64>] = part.rows.as_deref().unwrap_or(&all);
+    let all = 0..part.count;
+    let old = part.rows.as_deref().unwrap_or(std::slice::from_ref(&all));
     let total = part.count;
     let mut made: Vec<Range<u64>> = Vec::new();
     let mut at = 0;
@@ -195,8 +195,8 @@ pub(super) fn limit_to(part: Part, ranges: Vec<Range<u64>>) -> Part {
 
 /// The first and the second half of a part of more than one row.
 pub(super) fn halves(part: Part) -> (Part, Part) {
-    let all = [0..part.count];
-    let rows: &[Range<u64>] = part.rows.as_deref().unwrap_or(&all);
+    let all = 0..part.count;
+    let rows = part.rows.as_deref().unwrap_or(std::slice::from_ref(&all));
     let mut first: Vec<Range<u64>> = Vec::new();
     let mut second: Vec<Range<u64>> = Vec::new();
     let half = part.count / 2;
