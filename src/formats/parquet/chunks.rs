@@ -16,6 +16,7 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::deltas;
 use super::failure::{attempt, corrupted};
 use super::fetch::{ChunkPlan, runs_of};
 use super::pages::{self, Page, PageKind, Run};
@@ -137,6 +138,19 @@ pub(super) fn prepare(
         .column(chunk.plan.leaf);
     if matches!(column.compression(), Compression::BROTLI(_)) {
         check_brotli(parquet, &chunk)?;
+    }
+    if matches!(
+        column.column_type(),
+        Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY
+    ) {
+        let plain = attempt(path, parquet.footer_offset(), "read the footer", || {
+            column
+                .clone()
+                .into_builder()
+                .set_column_crypto_metadata(None)
+                .build()
+        })?;
+        deltas::check(parquet, &chunk, &plain)?;
     }
     Ok(chunk)
 }

@@ -16,6 +16,7 @@
 mod chunks;
 mod crypto;
 mod decode;
+mod deltas;
 mod device;
 mod failure;
 mod fetch;

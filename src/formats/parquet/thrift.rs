@@ -44,7 +44,7 @@ impl<'a> Compact<'a> {
         Some(byte)
     }
 
-    fn take(&mut self, size: usize) -> Option<&'a [u8]> {
+    pub fn take(&mut self, size: usize) -> Option<&'a [u8]> {
         let end = self.at.checked_add(size)?;
         let taken = self.bytes.get(self.at..end)?;
         self.at = end;
