@@ -1,6 +1,7 @@
 //! Parquet through the C interface: what it tells, what misuse answers, and what outlives what.
 
 #![cfg(feature = "parquet")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod common;
 
