@@ -77,6 +77,7 @@ mod layout {
         "gds_file_t",
         "gds_buffer_t",
         "gds_ticket_t",
+        "gds_parquet_t",
         "gds_reader_t",
         "gds_pipeline_t",
         "gds_writer_t",

@@ -5909,6 +5909,436 @@ GDS_API void gds_arrow_close(gds_arrow_t *arrow) GDS_NOEXCEPT;
 #define GDS_ARROW_SELECTION_INIT                                                           \
     { sizeof(gds_arrow_selection_t), 0, NULL, 0, 0, 0, 0, 0, NULL }
 
+/* ==== Parquet ========================================================================= */
+
+/** gds_parquet_chunk_t: it has a dictionary. */
+#define GDS_PARQUET_CHUNK_DICTIONARY 1
+
+/** gds_parquet_chunk_t: where its pages lie is known. */
+#define GDS_PARQUET_CHUNK_OFFSET_INDEX 2
+
+/** gds_parquet_chunk_t: smallest and largest values of its pages are known. */
+#define GDS_PARQUET_CHUNK_COLUMN_INDEX 4
+
+/** gds_parquet_chunk_t: it has a bloom filter. */
+#define GDS_PARQUET_CHUNK_BLOOM_FILTER 8
+
+/** gds_parquet_chunk_t: it is encrypted. */
+#define GDS_PARQUET_CHUNK_ENCRYPTED 16
+
+/** How a column compares with a value. */
+GDS_ENUM(gds_parquet_compare_t) {
+    /** Equal. */
+    GDS_PARQUET_EQUAL = 1,
+    /** Less. */
+    GDS_PARQUET_LESS = 2,
+    /** Less or equal. */
+    GDS_PARQUET_LESS_OR_EQUAL = 3,
+    /** Greater. */
+    GDS_PARQUET_GREATER = 4,
+    /** Greater or equal. */
+    GDS_PARQUET_GREATER_OR_EQUAL = 5,
+};
+
+/** Which field of a condition holds its value. */
+GDS_ENUM(gds_parquet_value_t) {
+    /** integer: of integers and booleans; of decimals without their point, of times. */
+    GDS_PARQUET_INTEGER = 1,
+    /** The bits of integer, without a sign. */
+    GDS_PARQUET_UNSIGNED = 2,
+    /** number: of floats and doubles. */
+    GDS_PARQUET_NUMBER = 3,
+    /** bytes: of strings and bytes. */
+    GDS_PARQUET_BYTES = 4,
+};
+
+/**
+ * A Parquet file: its footer, read once. May be used from many threads at once. Made by
+ * gds_parquet_open(), given back to gds_parquet_close().
+ */
+typedef struct gds_parquet_t gds_parquet_t;
+
+/** A key of an encrypted column. */
+typedef struct gds_parquet_key_t {
+    /**
+     * The column by its name in the file ("a.list.element"), NUL-terminated. NULL: the
+     * key is for what has this key metadata in the file, the footer too.
+     */
+    const char *column;
+    /** Key metadata, when column is NULL. */
+    const void *metadata;
+    /** Bytes of it. */
+    uint64_t metadata_bytes;
+    /** The key. */
+    const void *key;
+    /** Bytes of it: 16 or 32. */
+    uint64_t key_bytes;
+} gds_parquet_key_t;
+
+/** Keys of an encrypted file. Start from GDS_PARQUET_KEYS_INIT. */
+typedef struct gds_parquet_keys_t {
+    /** sizeof(gds_parquet_keys_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** The key of the footer. NULL: it is among `keys`. */
+    const void *footer_key;
+    /** Bytes of it: 16 or 32. */
+    uint64_t footer_key_bytes;
+    /** Keys of columns. NULL: none. */
+    const gds_parquet_key_t *keys;
+    /** How many. */
+    uint64_t key_count;
+    /**
+     * What identifies the file, where the file itself does not hold it (AAD prefix).
+     * NULL: it does.
+     */
+    const void *aad_prefix;
+    /** Bytes of it. */
+    uint64_t aad_prefix_bytes;
+} gds_parquet_keys_t;
+
+/** What a file says of itself. Start from GDS_PARQUET_INFO_INIT. */
+typedef struct gds_parquet_info_t {
+    /** sizeof(gds_parquet_info_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Columns that hold values: the leaves of the schema. */
+    uint32_t columns;
+    /** Rows in all. */
+    uint64_t rows;
+    /** Row groups. */
+    uint64_t row_groups;
+    /** Bytes of the footer, the length and the magic included. */
+    uint64_t footer_bytes;
+    /** Pairs of texts that the writer added. */
+    uint64_t key_values;
+    /** Version that the writer wrote. */
+    int32_t version;
+    /** 1 when the footer is encrypted, else 0. */
+    uint32_t is_footer_encrypted;
+    /** Who wrote it; "" when it does not say. Valid until gds_parquet_close(). */
+    const char *created_by;
+} gds_parquet_info_t;
+
+/**
+ * A column of the schema. Start from GDS_PARQUET_COLUMN_INIT. Texts are valid until
+ * gds_parquet_close().
+ */
+typedef struct gds_parquet_column_t {
+    /** sizeof(gds_parquet_column_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Bytes of a value of fixed length, else 0. */
+    uint32_t type_length;
+    /** Number of its top-level column. */
+    uint32_t root;
+    /** Highest definition level: 0 when nothing can be null. */
+    uint32_t max_definition;
+    /** Highest repetition level: 0 when it is in no list. */
+    uint32_t max_repetition;
+    /** Zero. */
+    uint32_t reserved;
+    /** Its name, with the names of its groups before it: "a.list.element". */
+    const char *name;
+    /** How values are stored: "INT64", "BYTE_ARRAY", ... */
+    const char *physical;
+    /** What they mean, or "": "String", "Decimal(10, 2)", ... */
+    const char *logical;
+} gds_parquet_column_t;
+
+/** A row group. Start from GDS_PARQUET_ROW_GROUP_INIT. */
+typedef struct gds_parquet_row_group_t {
+    /** sizeof(gds_parquet_row_group_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Rows. */
+    uint64_t rows;
+    /** Rows of the groups before it. */
+    uint64_t first_row;
+    /** Bytes of all columns before compression. */
+    uint64_t bytes;
+    /** Bytes of all columns in the file. */
+    uint64_t compressed_bytes;
+} gds_parquet_row_group_t;
+
+/**
+ * A column of a row group. Start from GDS_PARQUET_CHUNK_INIT. Texts are valid until
+ * gds_parquet_close().
+ */
+typedef struct gds_parquet_chunk_t {
+    /** sizeof(gds_parquet_chunk_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** GDS_PARQUET_CHUNK_*. */
+    uint32_t flags;
+    /** Where its pages begin in the file. */
+    uint64_t file_offset;
+    /** Bytes in the file. */
+    uint64_t compressed_bytes;
+    /** Bytes before compression. */
+    uint64_t bytes;
+    /** Values, nulls included. */
+    uint64_t values;
+    /** Nulls; UINT64_MAX where the writer did not count. */
+    uint64_t nulls;
+    /** Different values; UINT64_MAX where the writer did not count. */
+    uint64_t distinct;
+    /** How pages are compressed: "SNAPPY", ... */
+    const char *codec;
+    /** How values and levels are encoded, with commas between: "PLAIN,RLE". */
+    const char *encodings;
+    /** Smallest value as text; NULL when it is not known. */
+    const char *min;
+    /** Largest value as text; NULL when it is not known. */
+    const char *max;
+} gds_parquet_chunk_t;
+
+/** Rows that follow each other. */
+typedef struct gds_parquet_rows_t {
+    /** The first one, counted through the file from 0. */
+    uint64_t first;
+    /** How many. */
+    uint64_t count;
+} gds_parquet_rows_t;
+
+/**
+ * A condition: what statistics, page indexes and bloom filters rule out is left out. What
+ * is loaded may still not fulfil it.
+ */
+typedef struct gds_parquet_condition_t {
+    /** The column by its name in the file, NUL-terminated. */
+    const char *column;
+    /** A gds_parquet_compare_t. */
+    int32_t compare;
+    /** A gds_parquet_value_t. */
+    int32_t kind;
+    /** The value, when kind says so. */
+    int64_t integer;
+    /** The value, when kind says so. */
+    double number;
+    /** The value, when kind says so. */
+    const void *bytes;
+    /** How many bytes. */
+    uint64_t byte_count;
+} gds_parquet_condition_t;
+
+/** What to load. Start from GDS_PARQUET_SELECTION_INIT or gds_parquet_selection_init(). */
+typedef struct gds_parquet_selection_t {
+    /**
+     * sizeof(gds_parquet_selection_t) as the caller compiled it. Set by the initializers.
+     */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /**
+     * Names of columns, each NUL-terminated, in the order wanted; "a.b" is the field b of
+     * a. NULL: all columns.
+     */
+    const char *const *columns;
+    /** How many names. 0 with NULL. */
+    uint64_t column_count;
+    /** Row groups by number from 0, in the order wanted. NULL: all of them. */
+    const uint64_t *row_groups;
+    /** How many. 0 with NULL. */
+    uint64_t row_group_count;
+    /** Rows, ascending, without overlap. NULL: all of them. */
+    const gds_parquet_rows_t *rows;
+    /** How many ranges. 0 with NULL. */
+    uint64_t row_range_count;
+    /** Conditions that all must hold. NULL: none. */
+    const gds_parquet_condition_t *conditions;
+    /** How many. 0 with NULL. */
+    uint64_t condition_count;
+    /** Bytes of host memory that decoding may take. 0 picks half of what is free. */
+    uint64_t memory_limit;
+} gds_parquet_selection_t;
+
+/** What a selection would read. Start from GDS_PARQUET_OUTLINE_INIT. */
+typedef struct gds_parquet_outline_t {
+    /** sizeof(gds_parquet_outline_t) as the caller compiled it. */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Rows that are left. */
+    uint64_t rows;
+    /** Row groups that are left. */
+    uint64_t row_groups;
+    /** Bytes of pages that would be read. */
+    uint64_t read_bytes;
+} gds_parquet_outline_t;
+
+/**
+ * Fill a selection, as GDS_PARQUET_SELECTION_INIT does: all columns of all rows.
+ *
+ * @param selection_out  filled as far as `size` goes, struct_size included.
+ * @param size           sizeof(gds_parquet_selection_t).
+ * @return GDS_STATUS_INVALID_ARGUMENT: selection_out is NULL or misaligned;
+ *         GDS_STATUS_STRUCT_SIZE.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_selection_init(void *selection_out, size_t size) GDS_NOEXCEPT;
+
+/**
+ * Open a Parquet file. Reads its footer, and nothing else.
+ *
+ * @param keys         NULL for a file that is not encrypted. Copied.
+ * @param parquet_out  give it to gds_parquet_close() once. Keeps the file.
+ * @return GDS_STATUS_CORRUPTED: no Parquet file, a damaged one, or keys that do not open
+ *         it; gds_last_error() has the offset; GDS_STATUS_INVALID_ARGUMENT: also for an
+ *         encrypted footer without a key; GDS_STATUS_NOT_SUPPORTED: a build without
+ *         Parquet; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_open(const gds_file_t *file, const gds_parquet_keys_t *keys,
+                              gds_parquet_t **parquet_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a file says of itself.
+ *
+ * @param info_out  struct_size set.
+ * @return GDS_STATUS_INVALID_ARGUMENT; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE;
+ *         GDS_STATUS_NOT_SUPPORTED: a build without Parquet; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_info(const gds_parquet_t *parquet,
+                              gds_parquet_info_t *info_out) GDS_NOEXCEPT;
+
+/**
+ * Tell a pair of texts that the writer added. Valid until gds_parquet_close().
+ *
+ * @param index      from 0.
+ * @param key_out    NUL-terminated.
+ * @param value_out  NUL-terminated, or NULL when the pair has no value.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such pair; else as gds_parquet_info().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_key_value(const gds_parquet_t *parquet, uint64_t index,
+                                   const char **key_out,
+                                   const char **value_out) GDS_NOEXCEPT;
+
+/**
+ * Tell of a column of the schema.
+ *
+ * @param column      from 0: columns that hold values, in the order of the schema.
+ * @param column_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such column; else as gds_parquet_info().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_column(const gds_parquet_t *parquet, uint64_t column,
+                                gds_parquet_column_t *column_out) GDS_NOEXCEPT;
+
+/**
+ * Tell of a row group.
+ *
+ * @param row_group      from 0.
+ * @param row_group_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such row group; else as gds_parquet_info().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_row_group(const gds_parquet_t *parquet, uint64_t row_group,
+                                   gds_parquet_row_group_t *row_group_out) GDS_NOEXCEPT;
+
+/**
+ * Tell of a column of a row group.
+ *
+ * @param row_group  from 0.
+ * @param column     as for gds_parquet_column().
+ * @param chunk_out  struct_size set.
+ * @return GDS_STATUS_OUT_OF_RANGE: no such row group or column; else as
+ *         gds_parquet_info().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_chunk(const gds_parquet_t *parquet, uint64_t row_group,
+                               uint64_t column,
+                               gds_parquet_chunk_t *chunk_out) GDS_NOEXCEPT;
+
+/**
+ * Export the names and Arrow types of all top-level columns: a struct of them.
+ *
+ * @param schema_out  overwritten; call its release() once.
+ * @return GDS_STATUS_INVALID_ARGUMENT: also for a name with a NUL inside, which C cannot
+ *         hold; GDS_STATUS_INVALID_HANDLE; GDS_STATUS_NOT_SUPPORTED: a build without
+ *         Parquet; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_schema(const gds_parquet_t *parquet,
+                                struct ArrowSchema *schema_out) GDS_NOEXCEPT;
+
+/**
+ * Tell what a selection leaves, and what loading it would read. Reads page indexes and
+ * bloom filters when the selection has rows or conditions.
+ *
+ * @param selection    NULL: everything.
+ * @param outline_out  struct_size set.
+ * @return as gds_parquet_load().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_outline(const gds_parquet_t *parquet,
+                                 const gds_parquet_selection_t *selection,
+                                 gds_parquet_outline_t *outline_out) GDS_NOEXCEPT;
+
+/**
+ * Load chosen columns of chosen rows into device memory, decoded, and wait.
+ *
+ * Only their pages are read. The columns have one batch. Pages with a wrong CRC are
+ * GDS_STATUS_CORRUPTED. Strings have offsets of 32 bits; a column of more than 2 GiB has
+ * offsets of 64.
+ *
+ * @param selection    NULL: everything.
+ * @param columns_out  give it to gds_columns_close() once.
+ * @return GDS_STATUS_NOT_FOUND: no column of that name; GDS_STATUS_OUT_OF_RANGE: no such
+ *         row or row group; GDS_STATUS_CORRUPTED: gds_last_error() has the offset of the
+ *         page or column chunk; GDS_STATUS_INVALID_ARGUMENT: also for a column whose key
+ *         is missing; GDS_STATUS_OUT_OF_HOST_MEMORY: decoding takes more than
+ *         memory_limit; GDS_STATUS_OUT_OF_DEVICE_MEMORY; GDS_STATUS_NOT_SUPPORTED: what
+ *         the format has and no reader knows, or a build without Parquet;
+ *         GDS_STATUS_FILE_CHANGED; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE;
+ *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_load(const gds_parquet_t *parquet,
+                              const gds_parquet_selection_t *selection,
+                              gds_columns_t **columns_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_parquet_load(), row group after row group as they are asked for: for what is
+ * larger than memory. No page has been read when this returns.
+ *
+ * @param stream_out  overwritten; call its release() once. Used by one thread at a time.
+ *                    get_next() answers an errno: EINVAL for a damaged file, ENOMEM, ...
+ * @return as gds_parquet_load().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_stream(const gds_parquet_t *parquet,
+                                const gds_parquet_selection_t *selection,
+                                struct ArrowDeviceArrayStream *stream_out) GDS_NOEXCEPT;
+
+/**
+ * As gds_parquet_stream(), for consumers that know ordinary memory alone. On the host
+ * device only.
+ *
+ * @return GDS_STATUS_NOT_SUPPORTED: the context is on a GPU; else as gds_parquet_load().
+ */
+GDS_NODISCARD GDS_API
+gds_status_t gds_parquet_host_stream(const gds_parquet_t *parquet,
+                                     const gds_parquet_selection_t *selection,
+                                     struct ArrowArrayStream *stream_out) GDS_NOEXCEPT;
+
+/** Close a reader. NULL and closed handles are fine. What was loaded stays. */
+GDS_API void gds_parquet_close(gds_parquet_t *parquet) GDS_NOEXCEPT;
+
+#define GDS_PARQUET_KEYS_INIT                                                              \
+    { sizeof(gds_parquet_keys_t), 0, NULL, 0, NULL, 0, NULL, 0 }
+#define GDS_PARQUET_INFO_INIT { sizeof(gds_parquet_info_t), 0, 0, 0, 0, 0, 0, 0, NULL }
+#define GDS_PARQUET_COLUMN_INIT                                                            \
+    { sizeof(gds_parquet_column_t), 0, 0, 0, 0, 0, NULL, NULL, NULL }
+#define GDS_PARQUET_ROW_GROUP_INIT { sizeof(gds_parquet_row_group_t), 0, 0, 0, 0, 0 }
+#define GDS_PARQUET_CHUNK_INIT                                                             \
+    { sizeof(gds_parquet_chunk_t), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL }
+#define GDS_PARQUET_SELECTION_INIT                                                         \
+    { sizeof(gds_parquet_selection_t), 0, NULL, 0, NULL, 0, NULL, 0, NULL, 0, 0 }
+#define GDS_PARQUET_OUTLINE_INIT { sizeof(gds_parquet_outline_t), 0, 0, 0, 0 }
+
 /* ==== Explanation ===================================================================== */
 
 /**

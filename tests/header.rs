@@ -51,6 +51,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("kv_device", &["types/kv_device.rs", "kv_device.rs"]),
     ("columns", &["types/columns.rs", "columns.rs"]),
     ("arrow", &["types/arrow.rs", "arrow.rs"]),
+    ("parquet", &["types/parquet.rs", "parquet.rs"]),
     ("explain", &["explain.rs"]),
 ];
 

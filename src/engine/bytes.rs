@@ -6,7 +6,8 @@ use super::buffer::Buffer;
 use super::context::Context;
 use super::file::File;
 use super::staging::{INLINE_SIZE, InlineSlot};
-use crate::error::Result;
+use super::transfer::{Options, Transfer};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io::Operation;
 
 /// A run of bytes on its way to a buffer, through a slot.
@@ -133,6 +134,44 @@ impl Context {
                     .as_mut_ptr()
                     .copy_from_nonoverlapping(memory, piece.len())
             };
+        }
+        Ok(())
+    }
+}
+
+impl Context {
+    /// Reads ranges of a file into ordinary memory, all of them whole (offset, memory), and waits:
+    /// bulk that the processor has to decode. The transfer threads share the work.
+    ///
+    /// # Errors
+    /// `FileChanged` when the file ends before a range does, and what the file says.
+    pub fn read_into(&self, file: &File, parts: Vec<(u64, &mut [u8])>) -> Result<()> {
+        let mut transfers = Vec::with_capacity(parts.len());
+        let mut wanted = 0;
+        for (offset, memory) in parts.into_iter().filter(|(_, memory)| !memory.is_empty()) {
+            let (address, size) = (memory.as_mut_ptr() as u64, memory.len() as u64);
+            wanted += size;
+            transfers.push(Transfer {
+                operation: Operation::Read,
+                file: file.clone(),
+                file_offset: offset,
+                buffer: Buffer::wrap(self.inner(), address, size)?,
+                buffer_offset: 0,
+                size,
+            });
+        }
+        if transfers.is_empty() {
+            return Ok(());
+        }
+        // The memory is lent until this returns, and `wait` returns when no transfer touches it.
+        let done = self.submit(transfers, &Options::default())?.wait(None)?;
+        if done.bytes < wanted {
+            let message = format!(
+                "read {wanted} bytes of {}: it ended after {} of them; it became shorter",
+                file.path().display(),
+                done.bytes
+            );
+            return Err(Error::new(ErrorKind::FileChanged, message).with_path(file.path()));
         }
         Ok(())
     }

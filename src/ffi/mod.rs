@@ -29,6 +29,10 @@ mod convert;
 mod guard;
 mod handle;
 mod held;
+#[cfg(feature = "parquet")]
+mod parquet_given;
+#[cfg(not(feature = "parquet"))]
+mod parquet_none;
 
 pub mod array;
 pub mod arrow;
@@ -55,6 +59,7 @@ pub mod kv_report;
 pub mod kv_scan;
 pub mod kv_writer;
 pub mod log;
+pub mod parquet;
 pub mod pipeline;
 pub mod prefetch;
 pub mod reader;

@@ -21,6 +21,8 @@ pub mod exchange;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gguf;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 mod plan;
 pub mod safetensors;
 mod source;

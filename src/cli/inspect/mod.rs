@@ -5,6 +5,8 @@
 #[cfg(feature = "arrow")]
 mod arrow;
 mod elf;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod tensors;
 
 use std::path::PathBuf;
@@ -22,7 +24,8 @@ use crate::io::OpenMode;
 /// Arguments of `gds inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// A safetensors file or its index, a GGUF file, an ELF file, an Arrow file or stream
+    /// A safetensors file or its index, a GGUF file, an ELF file, an Arrow file or
+    /// stream, a Parquet file
     file: PathBuf,
     /// Print everything, however long: all tensors, all values, all symbols
     #[arg(long)]
@@ -62,6 +65,8 @@ pub(super) fn run(global: &Global, args: &InspectArgs) -> Outcome {
         Format::Elf => elf::report(&file, args.all)?,
         #[cfg(feature = "arrow")]
         Format::ArrowFile | Format::ArrowStream => arrow::report(&file, all)?,
+        #[cfg(feature = "parquet")]
+        Format::Parquet => parquet::report(&file, all)?,
         Format::Unknown => return Err(unknown(&args.file).into()),
         other => Report {
             lines: vec![format!(

@@ -6,6 +6,8 @@
 #[cfg(feature = "arrow")]
 mod arrow;
 mod elf;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod tensors;
 
 use std::fs::File as StdFile;
@@ -32,7 +34,8 @@ const WINDOW: u64 = 8 << 20;
 /// Arguments of `gds load`.
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
-    /// A safetensors file or its index, a GGUF file, an ELF file, an Arrow file or stream
+    /// A safetensors file or its index, a GGUF file, an ELF file, an Arrow file or
+    /// stream, a Parquet file
     file: PathBuf,
     /// Names of tensors, with commas between them; all when not given
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
@@ -80,6 +83,8 @@ pub(super) fn run(global: &Global, args: &LoadArgs) -> Outcome {
         Format::ArrowFile | Format::ArrowStream => {
             return arrow::run(global, args, &context, &file);
         }
+        #[cfg(feature = "parquet")]
+        Format::Parquet => return parquet::run(global, args, &context, &file),
         Format::Unknown => return Err(inspect::unknown(&args.file).into()),
         other => {
             let message = format!("{} is {other}, which is not loaded", args.file.display());

@@ -1,0 +1,330 @@
+//! Decoding on the processor, by the official crate: right for all of the format. Row groups and
+//! columns are decoded side by side.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+use arrow_array::{Array as _, ArrayRef, RecordBatchReader};
+use arrow_schema::{DataType, Field, FieldRef, Schema};
+use parking_lot::Mutex;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use parquet::basic::Type;
+use parquet::errors::ParquetError;
+
+use super::chunks::{Chunk, Memory, metadata_for, too_large};
+use super::failure::{attempt, corrupted};
+use super::reader::Parquet;
+use super::select::{Part, Root};
+use crate::error::Result;
+
+/// A column, decoded: its field, and its values in pieces that follow each other.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub field: FieldRef,
+    pub pieces: Vec<ArrayRef>,
+}
+
+/// Decodes all parts of some columns. `chunks` holds, part by part, the leaves of all roots.
+pub(super) fn decode(
+    parquet: &Parquet,
+    parts: &[Part],
+    roots: &[Root],
+    only: &[usize],
+    chunks: &[Chunk],
+    limit: u64,
+) -> Result<Vec<Decoded>> {
+    if only.is_empty() {
+        return Ok(Vec::new());
+    }
+    let changed = metadata_for(parquet, chunks)?;
+    let plain = match changed {
+        None => parquet.arrow().clone(),
+        Some(metadata) => {
+            let metadata = Arc::new(metadata);
+            let options = ArrowReaderOptions::new().with_schema(parquet.schema().clone());
+            let path = parquet.source().path();
+            attempt(path, parquet.footer_offset(), "read the schema", || {
+                ArrowReaderMetadata::try_new(metadata, options)
+            })?
+        }
+    };
+    let job = Job {
+        parquet,
+        parts,
+        roots,
+        chunks,
+        limit,
+        metadata: plain,
+    };
+    let mut columns = job.run(only)?;
+    // Offsets of 32 bits end at 2 GiB: such columns get offsets of 64.
+    let large: Vec<usize> = (0..columns.len())
+        .filter(|at| is_too_long(&columns[*at]))
+        .collect();
+    if !large.is_empty() {
+        let schema = Arc::new(with_large_offsets(parquet.schema()));
+        let options = ArrowReaderOptions::new().with_schema(schema);
+        let metadata = job.metadata.metadata().clone();
+        let path = parquet.source().path();
+        let metadata = attempt(path, parquet.footer_offset(), "read the schema", || {
+            ArrowReaderMetadata::try_new(metadata, options)
+        })?;
+        let job = Job { metadata, ..job };
+        let again: Vec<usize> = large.iter().map(|at| only[*at]).collect();
+        let again = job.run(&again)?;
+        for (at, column) in large.into_iter().zip(again) {
+            columns[at] = column;
+        }
+    }
+    Ok(columns)
+}
+
+struct Job<'a> {
+    parquet: &'a Parquet,
+    parts: &'a [Part],
+    roots: &'a [Root],
+    chunks: &'a [Chunk],
+    limit: u64,
+    metadata: ArrowReaderMetadata,
+}
+
+impl Job<'_> {
+    /// Decodes these columns.
+    fn run(&self, columns: &[usize]) -> Result<Vec<Decoded>> {
+        let mut made = Vec::with_capacity(columns.len());
+        for root in columns {
+            made.push(Decoded {
+                field: field_of(self.parquet, &self.metadata, &self.roots[*root])?,
+                pieces: Vec::new(),
+            });
+        }
+        let units = columns.len() * self.parts.len();
+        let next = AtomicUsize::new(0);
+        let results: Mutex<Vec<Option<Result<Vec<ArrayRef>>>>> = Mutex::default();
+        results.lock().resize_with(units, || None);
+        let work = || {
+            loop {
+                let unit = next.fetch_add(1, Relaxed);
+                if unit >= units {
+                    return;
+                }
+                let (part, column) = (unit / columns.len(), unit % columns.len());
+                let result = self.unit(part, columns[column]);
+                if result.is_err() {
+                    next.store(units, Relaxed);
+                }
+                results.lock()[unit] = Some(result);
+            }
+        };
+        let threads = thread::available_parallelism()
+            .map_or(1, NonZeroUsize::get)
+            .min(units);
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // Without the thread the others do its share.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let mut missing = false;
+        for (unit, result) in results.into_inner().into_iter().enumerate() {
+            match result {
+                Some(pieces) => made[unit % columns.len()].pieces.append(&mut pieces?),
+                None => missing = true,
+            }
+        }
+        match missing {
+            false => Ok(made),
+            true => Err(corrupted(
+                self.parquet.source().path(),
+                0,
+                "a column was not decoded",
+            )),
+        }
+    }
+
+    /// One column of one part.
+    fn unit(&self, part: usize, column: usize) -> Result<Vec<ArrayRef>> {
+        let leaves: usize = self.roots.iter().map(|root| root.leaves.len()).sum();
+        let before: usize = self.roots[..column]
+            .iter()
+            .map(|root| root.leaves.len())
+            .sum();
+        let root = &self.roots[column];
+        let first = part * leaves + before;
+        let chunks = &self.chunks[first..first + root.leaves.len()];
+        let part = &self.parts[part];
+        let size = self.parquet.source().size();
+        let memory = Memory::new(size, chunks.iter());
+        let path = self.parquet.source().path();
+        let offset = memory_offset(chunks);
+        let rows = self.rows_at_once(part, chunks);
+        let mut pieces = Vec::new();
+        let (mut count, mut bytes) = (0u64, 0u64);
+        let mut reader = attempt(path, offset, "decode a column", || {
+            let builder =
+                builder(&self.metadata, root, memory).with_row_groups(vec![part.row_group]);
+            let builder = match &part.rows {
+                None => builder,
+                Some(rows) => builder.with_row_selection(selection(rows)),
+            };
+            builder.with_batch_size(rows).build()
+        })?;
+        while let Some(piece) = next_piece(&mut reader, || (path, offset))? {
+            count += piece.len() as u64;
+            bytes = bytes.saturating_add(piece.get_array_memory_size() as u64);
+            if bytes > self.limit {
+                return Err(too_large(self.parquet, bytes, self.limit));
+            }
+            pieces.push(piece);
+        }
+        if count != part.count {
+            let message = format!("a column has {count} rows where {} must be", part.count);
+            return Err(corrupted(path, offset, &message));
+        }
+        Ok(pieces)
+    }
+
+    /// Rows that are decoded into one array. All of them, unless strings may come out of a
+    /// dictionary or of shared prefixes: these can be longer than anything in the file.
+    fn rows_at_once(&self, part: &Part, chunks: &[Chunk]) -> usize {
+        let values = chunks.iter().map(Chunk::values).max().unwrap_or(0);
+        let metadata = self.parquet.metadata();
+        let strings = chunks.iter().filter(|chunk| {
+            let column = metadata.row_group(chunk.row_group).column(chunk.plan.leaf);
+            column.column_type() == Type::BYTE_ARRAY
+        });
+        let longest = strings.map(Chunk::largest_page).max().unwrap_or(0);
+        let room = self.limit.min(i32::MAX as u64) / longest.max(1);
+        let rows = part
+            .count
+            .min(values)
+            .min(if longest > 0 { room } else { u64::MAX });
+        usize::try_from(rows).unwrap_or(usize::MAX).max(1)
+    }
+}
+
+/// What the crate decodes a column with.
+fn builder(
+    metadata: &ArrowReaderMetadata,
+    root: &Root,
+    memory: Memory,
+) -> ParquetRecordBatchReaderBuilder<Memory> {
+    let mask = ProjectionMask::leaves(metadata.parquet_schema(), root.leaves.iter().copied());
+    ParquetRecordBatchReaderBuilder::new_with_metadata(memory, metadata.clone())
+        .with_projection(mask)
+}
+
+/// What a column is called and of what type it is.
+pub(super) fn field_of(
+    parquet: &Parquet,
+    metadata: &ArrowReaderMetadata,
+    root: &Root,
+) -> Result<FieldRef> {
+    let (path, offset) = (parquet.source().path(), parquet.footer_offset());
+    attempt(path, offset, "read the schema", || {
+        let memory = Memory::new(0, std::iter::empty());
+        let reader = builder(metadata, root, memory).with_row_groups(Vec::new());
+        let schema = reader.build()?.schema();
+        let field = schema.fields().first().cloned();
+        field.ok_or_else(|| ParquetError::General("a column has no field".into()))
+    })
+}
+
+/// Names and types of columns.
+pub(super) fn schema_of(parquet: &Parquet, roots: &[Root]) -> Result<Schema> {
+    let fields = roots
+        .iter()
+        .map(|root| field_of(parquet, parquet.arrow(), root));
+    let fields = fields.collect::<Result<Vec<_>>>()?;
+    Ok(Schema::new_with_metadata(
+        fields,
+        parquet.schema().metadata().clone(),
+    ))
+}
+
+fn memory_offset(chunks: &[Chunk]) -> u64 {
+    let starts = chunks
+        .iter()
+        .flat_map(|c| &c.plan.runs)
+        .map(|run| run.range.start);
+    starts.min().unwrap_or(0)
+}
+
+fn next_piece<'a>(
+    reader: &mut ParquetRecordBatchReader,
+    place: impl Fn() -> (&'a std::path::Path, u64),
+) -> Result<Option<ArrayRef>> {
+    let (path, offset) = place();
+    attempt(path, offset, "decode a column", || {
+        let Some(batch) = reader.next() else {
+            return Ok(None);
+        };
+        let batch = batch.map_err(|e| ParquetError::ArrowError(e.to_string()))?;
+        let none = || ParquetError::General("a column is missing".into());
+        batch.columns().first().cloned().map(Some).ok_or_else(none)
+    })
+}
+
+fn selection(rows: &[Range<u64>]) -> RowSelection {
+    let mut selectors = Vec::with_capacity(rows.len() * 2);
+    let mut at = 0;
+    for range in rows {
+        if range.start > at {
+            selectors.push(RowSelector::skip((range.start - at) as usize));
+        }
+        selectors.push(RowSelector::select((range.end - range.start) as usize));
+        at = range.end;
+    }
+    selectors.into()
+}
+
+/// Whether the strings of a column, put together, pass offsets of 32 bits.
+fn is_too_long(column: &Decoded) -> bool {
+    let mut lengths = Vec::new();
+    for piece in &column.pieces {
+        let mut at = 0;
+        add_lengths(&piece.to_data(), &mut lengths, &mut at);
+    }
+    lengths.iter().any(|length| *length > i32::MAX as u64)
+}
+
+/// Adds the elements and bytes that offsets of 32 bits count, array by array of a nested one.
+fn add_lengths(data: &arrow_data::ArrayData, lengths: &mut Vec<u64>, at: &mut usize) {
+    if lengths.len() <= *at {
+        lengths.resize(*at + 1, 0);
+    }
+    use DataType::{Binary, List, Map, Utf8};
+    if matches!(data.data_type(), Utf8 | Binary | List(_) | Map(..)) && !data.is_empty() {
+        let offsets = &data.buffers()[0].typed_data::<i32>()[data.offset()..];
+        let size = offsets.get(data.len()).map_or(0, |end| end - offsets[0]);
+        lengths[*at] += u64::from(size.unsigned_abs());
+    }
+    *at += 1;
+    for child in data.child_data() {
+        add_lengths(child, lengths, at);
+    }
+}
+
+fn with_large_offsets(schema: &Schema) -> Schema {
+    let fields: Vec<FieldRef> = schema.fields().iter().map(with_large_field).collect();
+    Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+fn with_large_field(field: &FieldRef) -> FieldRef {
+    let kind = match field.data_type() {
+        DataType::Utf8 => DataType::LargeUtf8,
+        DataType::Binary => DataType::LargeBinary,
+        DataType::List(item) => DataType::LargeList(with_large_field(item)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(with_large_field).collect()),
+        other => other.clone(),
+    };
+    Arc::new(Field::clone(field).with_data_type(kind))
+}

@@ -1,0 +1,44 @@
+//! Parquet: columns of a file, decoded into memory of a context in the layout of Arrow.
+//!
+//! Footer, statistics, page indexes and bloom filters are read when somebody asks, and a selection
+//! of columns and rows says which pages are read at all (`select`, `prune`, `fetch`). Their bytes
+//! come through the engine, are decrypted (`crypto`), their headers walked and their CRCs compared
+//! (`pages`, `chunks`). Where the device has kernels they decode what they know (`target`,
+//! `device`), and pages without a CRC go there straight from the file; the official crate decodes
+//! the rest (`decode`), which is placed (`place`). There is one layout, whoever did it.
+//!
+//! Memory: the bytes that are read, and twice the decoded columns; a page of gzip may make 1032
+//! times its bytes before it is refused. What a file claims beyond the limit of the selection is
+//! refused before it is allocated.
+//!
+//! The format: github.com/apache/parquet-format.
+
+mod chunks;
+mod crypto;
+mod decode;
+mod deltas;
+mod device;
+mod failure;
+mod fetch;
+mod footer;
+mod info;
+mod load;
+mod pages;
+mod place;
+mod prune;
+mod reader;
+mod repair;
+mod select;
+mod target;
+mod thrift;
+
+#[doc(hidden)]
+pub mod fuzzing;
+
+pub use crypto::Keys;
+pub use info::{ChunkInfo, ColumnInfo, FileInfo, RowGroupInfo};
+pub use load::Batches;
+pub use pages::{Page, PageHeader, PageKind};
+pub use prune::{Compare, Predicate, Value};
+pub use reader::Parquet;
+pub use select::{Part, Selection};

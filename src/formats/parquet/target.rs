@@ -1,0 +1,208 @@
+//! Which columns the device decodes, and what becomes of their values.
+
+use arrow_schema::DataType::{self, FixedSizeBinary};
+use arrow_schema::{FieldRef, TimeUnit};
+use parquet::basic::{Compression, Type};
+
+use super::chunks::Chunk;
+use super::decode::field_of;
+use super::pages::{Page, PageKind};
+use super::reader::Parquet;
+use super::select::{Part, Root};
+use crate::engine::{DecompressCodec, ParquetConversion, ParquetEncoding};
+use crate::error::Result;
+
+/// A column that the device decodes: what its values become.
+pub(super) struct Target {
+    /// Which root.
+    pub root: usize,
+    pub field: FieldRef,
+    pub conversion: ParquetConversion,
+    pub width_in: u32,
+    pub width_out: u32,
+    pub has_levels: bool,
+    pub rows: u64,
+}
+
+/// What a column's values become on the device. `None` where the kernels do not know how.
+pub(super) fn target(
+    parquet: &Parquet,
+    parts: &[Part],
+    roots: &[Root],
+    chunks: &[Chunk],
+    root: usize,
+) -> Result<Option<Target>> {
+    let [leaf] = roots[root].leaves[..] else {
+        return Ok(None);
+    };
+    let mut own = chunks.iter().filter(|chunk| chunk.plan.leaf == leaf);
+    if !may_be(parquet, parts, &roots[root]) || !own.all(|chunk| is_known(parquet, chunk)) {
+        return Ok(None);
+    }
+    let descriptor = parquet
+        .metadata()
+        .file_metadata()
+        .schema_descr()
+        .column(leaf);
+    let field = field_of(parquet, parquet.arrow(), &roots[root])?;
+    let length = u32::try_from(descriptor.type_length()).unwrap_or(0);
+    let conversion = conversion(descriptor.physical_type(), length, field.data_type());
+    Ok(conversion.map(|(conversion, width_in, width_out)| Target {
+        root,
+        field,
+        conversion,
+        width_in,
+        width_out,
+        has_levels: descriptor.max_def_level() == 1,
+        rows: parts.iter().map(|part| part.count).sum(),
+    }))
+}
+
+/// Whether the kernels may know how, before a page was seen.
+pub(super) fn may_be(parquet: &Parquet, parts: &[Part], root: &Root) -> bool {
+    let [leaf] = root.leaves[..] else {
+        return false;
+    };
+    let metadata = parquet.metadata();
+    let descriptor = metadata.file_metadata().schema_descr().column(leaf);
+    let is_flat = descriptor.max_rep_level() == 0
+        && descriptor.max_def_level() <= 1
+        && descriptor.path().parts().len() == 1;
+    let goes = |part: &Part| {
+        let column = metadata.row_group(part.row_group).column(leaf);
+        part.rows.is_none() && codec(column.compression()).is_some()
+    };
+    is_flat && parts.iter().all(goes)
+}
+
+/// From how values are stored to what Arrow has: how, and the bytes of both.
+fn conversion(
+    stored: Type,
+    length: u32,
+    wanted: &DataType,
+) -> Option<(ParquetConversion, u32, u32)> {
+    use DataType as D;
+    use ParquetConversion::{BigEndian, Bits, Bytes, Copy, Int96, Widen};
+    let made = match (stored, wanted) {
+        (Type::BOOLEAN, D::Boolean) => (Bits, 0, 0),
+        (Type::INT32, D::Int8 | D::UInt8) => (Copy, 4, 1),
+        (Type::INT32, D::Int16 | D::UInt16) => (Copy, 4, 2),
+        (Type::INT32, D::Int32 | D::UInt32 | D::Date32 | D::Time32(_)) => (Copy, 4, 4),
+        (Type::INT32, D::Decimal128(..)) => (Widen, 4, 16),
+        (Type::FLOAT, D::Float32) => (Copy, 4, 4),
+        (Type::DOUBLE, D::Float64) => (Copy, 8, 8),
+        (Type::INT64, D::Int64 | D::UInt64 | D::Timestamp(..) | D::Time64(_) | D::Duration(_)) => {
+            (Copy, 8, 8)
+        }
+        (Type::INT64, D::Decimal128(..)) => (Widen, 8, 16),
+        (Type::INT96, D::Timestamp(TimeUnit::Nanosecond, _)) => (Int96, 12, 8),
+        (Type::BYTE_ARRAY, D::Utf8 | D::Binary) => (Bytes, 0, 0),
+        (Type::FIXED_LEN_BYTE_ARRAY, FixedSizeBinary(size)) if *size > 0 => {
+            ((*size).unsigned_abs() == length).then_some((Copy, length, length))?
+        }
+        (Type::FIXED_LEN_BYTE_ARRAY, D::Float16) if length == 2 => (Copy, 2, 2),
+        (Type::FIXED_LEN_BYTE_ARRAY, D::Decimal128(..)) if (1..=16).contains(&length) => {
+            (BigEndian, length, 16)
+        }
+        (Type::FIXED_LEN_BYTE_ARRAY, D::Decimal256(..)) if (1..=32).contains(&length) => {
+            (BigEndian, length, 32)
+        }
+        _ => return None,
+    };
+    Some(made)
+}
+
+/// Whether all pages of a chunk are for the kernels.
+fn is_known(parquet: &Parquet, chunk: &Chunk) -> bool {
+    let column = parquet
+        .metadata()
+        .row_group(chunk.row_group)
+        .column(chunk.plan.leaf);
+    let codec = codec(column.compression());
+    let dictionary = chunk
+        .pages
+        .iter()
+        .position(|p| p.header.kind == PageKind::Dictionary);
+    let page = |page: &Page| {
+        let header = &page.header;
+        match header.kind {
+            PageKind::Data => {
+                // Levels in runs, or none.
+                let levels = column.column_descr().max_def_level() == 0;
+                encoding(header.encoding).is_some() && (levels || header.definition_encoding == 3)
+            }
+            PageKind::DataV2 => {
+                let levels = column.column_descr().max_def_level() == 1;
+                encoding(header.encoding).is_some()
+                    && header.repetition_size == 0
+                    && levels == (header.definition_size > 0)
+            }
+            PageKind::Dictionary => matches!(header.encoding, 0 | 2),
+            PageKind::Index => false,
+        }
+    };
+    codec.is_some()
+        && chunk.plan.pages.is_none()
+        && chunk.runs.len() == 1
+        && dictionary.is_none_or(|at| at == 0)
+        && chunk.pages.iter().all(page)
+}
+
+/// How pages are compressed: `Some(None)` when they are not, `None` when the device cannot.
+pub(super) fn codec(compression: Compression) -> Option<Option<DecompressCodec>> {
+    match compression {
+        Compression::UNCOMPRESSED => Some(None),
+        Compression::SNAPPY => Some(Some(DecompressCodec::Snappy)),
+        Compression::LZ4_RAW => Some(Some(DecompressCodec::Lz4Block)),
+        _ => None,
+    }
+}
+
+/// The kernels' word for an encoding of the format.
+pub(super) fn encoding(number: i32) -> Option<ParquetEncoding> {
+    Some(match number {
+        0 => ParquetEncoding::Plain,
+        2 | 8 => ParquetEncoding::Dictionary,
+        3 => ParquetEncoding::Rle,
+        5 => ParquetEncoding::DeltaBinaryPacked,
+        6 => ParquetEncoding::DeltaLengthByteArray,
+        9 => ParquetEncoding::ByteStreamSplit,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_go_where_they_fit() {
+        use ParquetConversion::{BigEndian, Copy, Widen};
+        let cases = [
+            (Type::INT32, 0, DataType::UInt8, Some((Copy, 4, 1))),
+            (
+                Type::INT64,
+                0,
+                DataType::Decimal128(18, 2),
+                Some((Widen, 8, 16)),
+            ),
+            (
+                Type::FIXED_LEN_BYTE_ARRAY,
+                9,
+                DataType::Decimal128(20, 2),
+                Some((BigEndian, 9, 16)),
+            ),
+            (
+                Type::FIXED_LEN_BYTE_ARRAY,
+                17,
+                DataType::Decimal128(38, 2),
+                None,
+            ),
+            (Type::FIXED_LEN_BYTE_ARRAY, 5, FixedSizeBinary(4), None),
+            (Type::INT32, 0, DataType::Int64, None),
+        ];
+        for (stored, length, wanted, expected) in cases {
+            assert_eq!(conversion(stored, length, &wanted), expected, "{wanted}");
+        }
+    }
+}
