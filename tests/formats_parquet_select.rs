@@ -1,6 +1,7 @@
 //! Only the bytes that a selection needs are read, and what cannot match is left out.
 
 #![cfg(feature = "parquet")]
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
 #![allow(clippy::print_stdout)]
 
 mod parquet_support;

@@ -222,6 +222,8 @@ pub(super) fn halves(part: Part) -> (Part, Part) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::single_range_in_vec_init, reason = "lists of ranges are meant")]
+
     use super::*;
 
     #[test]
