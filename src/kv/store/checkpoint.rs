@@ -273,10 +273,8 @@ impl<'a> Draft<'a> {
     /// Cleans the oldest segments while less than half of the log is in use.
     fn clean(&mut self) -> Result<()> {
         for _ in 1..self.parts.len() {
-            let sum = |of: fn(&MetaPart) -> u64| self.parts.iter().map(of).sum::<u64>();
-            let mean = sum(|p| p.payload).div_ceil(sum(|p| p.entries).max(1));
-            let wanted = 2 * self.shared.index.keys() * mean + self.shared.space.segment_bytes();
-            if self.parts.len() < 2 || sum(|p| p.valid) <= wanted {
+            let valid: u64 = self.parts.iter().map(|p| p.valid).sum();
+            if self.parts.len() < 2 || valid <= self.shared.meta_bytes_max(&self.parts) {
                 break;
             }
             let Some(oldest) = self.parts.pop_front() else {
@@ -404,6 +402,25 @@ pub(crate) fn read_part(
 }
 
 impl Shared {
+    /// Bytes of the meta log above which it is cleaned: twice what the index needs, and a segment.
+    fn meta_bytes_max(&self, parts: &VecDeque<MetaPart>) -> u64 {
+        let sum = |of: fn(&MetaPart) -> u64| parts.iter().map(of).sum::<u64>();
+        let mean = sum(|p| p.payload).div_ceil(sum(|p| p.entries).max(1));
+        2 * self.index.keys() * mean + self.space.segment_bytes()
+    }
+
+    /// Keeps segments free for what the meta log may still take before it is cleaned, the one that
+    /// cleaning fills before the oldest is free among them.
+    pub fn plan_meta(&self, parts: &VecDeque<MetaPart>) {
+        let most = self
+            .meta_bytes_max(parts)
+            .div_ceil(self.space.segment_bytes())
+            + 1;
+        let due = most.saturating_sub(parts.len() as u64);
+        self.meta_due.store(due, Relaxed);
+        self.space.set_reserve(self.reserve(0));
+    }
+
     /// Makes a checkpoint; see the head of this file.
     pub fn checkpoint(&self) -> Result<()> {
         self.checkpoint_with(&mut self.meta.lock())
@@ -487,6 +504,7 @@ impl Shared {
             self.wal.release(start);
         }
         meta.parts = draft.parts;
+        self.plan_meta(&meta.parts);
         meta.next_seq = draft.next_seq;
         meta.newest_delete = newest_delete;
         meta.number = number;

@@ -277,19 +277,28 @@ impl Shared {
             return Ok(());
         }
         let roomy = || {
-            let pages = (inline() * 3 / 2).div_ceil(self.space.segment_bytes());
-            let reserve = super::config::RESERVE_SEGMENTS + pages;
+            let reserve = self.reserve(inline());
             self.space.set_reserve(reserve);
             self.space.free_now() > reserve
         };
         self.wait_until("room on the disk", roomy)
     }
 
+    /// Segments that ordinary writes leave free while so many bytes of small values have no pages.
+    pub fn reserve(&self, inline: u64) -> u64 {
+        let pages = (inline * 3 / 2).div_ceil(self.space.segment_bytes());
+        super::config::RESERVE_SEGMENTS + pages + self.meta_due.load(Relaxed)
+    }
+
     /// Lets the background thread work until `good`: as long as it gets on, and `stall` at most.
     fn wait_until(&self, what: &str, good: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + self.config.stall;
         while !good() {
-            self.next_round(what, deadline)?;
+            let round = self.next_round(what, deadline);
+            // What an earlier round freed may have come between the look and the wait.
+            if round.is_err() && !good() {
+                return round;
+            }
         }
         Ok(())
     }

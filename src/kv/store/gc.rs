@@ -13,7 +13,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
 use super::checkpoint::MetaLog;
-use super::config::RESERVE_SEGMENTS;
 use super::fill::Fill;
 use super::index::Entry;
 use super::key::Key;
@@ -62,12 +61,7 @@ impl Shared {
             let used = (all - free) * self.space.segment_bytes();
             return all - free > 8 && free == 0 && used / 2 > self.space.live();
         }
-        self.space.free_now() <= RESERVE_SEGMENTS + 1 + self.pages_due()
-    }
-
-    /// Segments that the small values in memory will need.
-    fn pages_due(&self) -> u64 {
-        (self.memtable_bytes() * 3 / 2).div_ceil(self.space.segment_bytes())
+        self.space.free_now() <= self.reserve(self.memtable_bytes()) + 1
     }
 
     /// Moves and checkpoints until space is no longer low, or with `all` until nothing is worth

@@ -120,6 +120,8 @@ pub(crate) struct Shared {
     cache: PageCache,
     snapshots: Snapshots,
     inline_bytes: AtomicI64,
+    /// Segments that the meta log may take before it is cleaned.
+    meta_due: AtomicU64,
     meta: Mutex<MetaLog>,
     signal: Arc<Signal>,
     counters: Counters,
@@ -138,18 +140,22 @@ impl Shared {
         level: Level,
     ) -> Result<Run> {
         let deadline = Instant::now() + self.config.stall;
+        let mut round = Ok(());
         loop {
             self.space.set_durable(self.wal.durable_lsn());
             let run = self.space.allocate(stream, bytes, least, summary, level);
             if let Some(run) = run {
                 return Ok(run);
             }
+            // What an earlier round freed may have come between the look and the wait: an error
+            // counts when there is no room after it either.
+            std::mem::replace(&mut round, Ok(()))?;
             self.root.check()?;
             let what = "room for a value";
             if level != Level::User {
                 return Err(self.no_space(what));
             }
-            self.next_round(what, deadline)?;
+            round = self.next_round(what, deadline);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -282,7 +282,7 @@ pub(crate) fn assemble(parts: Parts) -> Arc<Shared> {
     let inline_max = config.inline_max.min(half);
     let cache =
         super::PageCache::with_weighter(pages.clamp(16, 1 << 24), config.cache_bytes, PageWeight);
-    Arc::new(Shared {
+    let shared = Arc::new(Shared {
         wal,
         disk: parts.disk,
         key_max,
@@ -298,11 +298,14 @@ pub(crate) fn assemble(parts: Parts) -> Arc<Shared> {
         cache,
         snapshots: super::Snapshots::default(),
         inline_bytes: parts.inline_bytes,
+        meta_due: AtomicU64::new(0),
         meta: Mutex::new(parts.meta),
         signal,
         counters: Counters::default(),
         last_error: Mutex::new(None),
-    })
+    });
+    shared.plan_meta(&shared.meta.lock().parts);
+    shared
 }
 
 /// The part of the identity that pages and meta blocks carry.
