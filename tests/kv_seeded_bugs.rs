@@ -67,7 +67,7 @@ fn reuse() -> Result<(), String> {
     let config = Workload {
         seed: 0,
         operations: 0,
-        size_bytes: 800 << 10,
+        size_bytes: 928 << 10,
         delay: Duration::ZERO,
         value_max: 0,
     }
