@@ -46,10 +46,14 @@ else()
         set(gds_rs_cargo_profile release)
         set(gds_rs_built "${gds_rs_cargo_dir}/release/libgds_rs.so")
     endif()
+    # Without them the calls are there, and answer GDS_STATUS_NOT_SUPPORTED.
+    if(GDS_RS_COLUMNS)
+        set(gds_rs_features --features parquet)
+    endif()
     # Only the shared library: the crate's staticlib and rlib would be linked for nothing.
     set(gds_rs_cargo_command
         COMMAND "${GDS_RS_CARGO}" rustc --lib --crate-type cdylib --locked --no-default-features
-            --profile "${gds_rs_cargo_profile}" --target-dir "${gds_rs_cargo_dir}")
+            ${gds_rs_features} --profile "${gds_rs_cargo_profile}" --target-dir "${gds_rs_cargo_dir}")
 endif()
 
 # Runs on every build: cargo knows what changed, and the copy keeps its time when nothing did.

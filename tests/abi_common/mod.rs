@@ -91,6 +91,8 @@ pub fn library() -> &'static Path {
                 "--crate-type",
                 "cdylib",
                 "--no-default-features",
+                "--features",
+                "parquet",
             ])
             .args(["--locked", "--quiet", "--manifest-path"])
             .arg(root().join("Cargo.toml"))
