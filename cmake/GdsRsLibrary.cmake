@@ -53,7 +53,8 @@ else()
     # Only the shared library: the crate's staticlib and rlib would be linked for nothing.
     set(gds_rs_cargo_command
         COMMAND "${GDS_RS_CARGO}" rustc --lib --crate-type cdylib --locked --no-default-features
-            ${gds_rs_features} --profile "${gds_rs_cargo_profile}" --target-dir "${gds_rs_cargo_dir}")
+            ${gds_rs_features}
+            --profile "${gds_rs_cargo_profile}" --target-dir "${gds_rs_cargo_dir}")
 endif()
 
 # Runs on every build: cargo knows what changed, and the copy keeps its time when nothing did.

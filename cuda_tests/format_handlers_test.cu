@@ -66,7 +66,8 @@ std::vector<std::string> files(const char *ending) {
     while (dirent *entry = readdir(dir)) {
         std::string name = entry->d_name;
         std::string end = ending;
-        if (name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0) {
+        if (name.size() <= end.size()) continue;
+        if (name.compare(name.size() - end.size(), end.size(), end) == 0) {
             found.push_back(folder + "/" + name);
         }
     }
@@ -400,8 +401,9 @@ void rates(gds_context_t *context) {
             best = std::min(best, seconds_since(begin));
             GDS_OK(gds_columns_info(loaded.columns, &info));
         }
+        const double rate = (double)info.bytes / best / 1e9;
         printf("    %-30s %8.2f ms %8.2f GB/s of columns\n",
-               path.substr(path.rfind('/') + 1).c_str(), best * 1e3, (double)info.bytes / best / 1e9);
+               path.substr(path.rfind('/') + 1).c_str(), best * 1e3, rate);
     }
     printf("%-44s", "rates");
 }

@@ -58,8 +58,9 @@ def main():
     header, offset = {}, 0
     for name, values in tensors.items():
         kind = {"int64": "I64", "float32": "F32"}[str(values.dtype)]
-        header[name] = {"dtype": kind, "shape": [rows], "data_offsets": [offset, offset + values.nbytes]}
-        offset += values.nbytes
+        end = offset + values.nbytes
+        header[name] = {"dtype": kind, "shape": [rows], "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header).encode()
     with open(f"{folder}/model.safetensors", "wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)

@@ -7,8 +7,8 @@
  * the lanes need to wait for each other once a match, never within one.
  *
  * Nothing of a chunk is believed: every read stays in the input, every write in the output, every
- * match in what was written. A chunk that breaks a rule has a status and the place in its input, and
- * its output up to there is unspecified; the other chunks are not concerned.
+ * match in what was written. A chunk that breaks a rule has a status and the place in its input,
+ * and its output up to there is unspecified; the other chunks are not concerned.
  *
  * Formats: github.com/lz4/lz4 doc/lz4_Block_format.md and doc/lz4_Frame_format.md;
  * github.com/google/snappy format_description.txt. Checksums of LZ4 frames are not verified here:

@@ -105,7 +105,8 @@ GDS_FN unsigned gds_put_levels(const gds_reader &r, const gds_run &run, gds_u64 
             const unsigned count = (unsigned)(high - low);
             unsigned bits = run.value != 0 ? 0xFFFFFFFFu >> (32 - count) : 0;
             if (run.packed) {
-                bits = (unsigned)gds_bits(r.bytes, r.size, 8 * run.packed_at + (low - begin), count);
+                const gds_u64 bit = 8 * run.packed_at + (low - begin);
+                bits = (unsigned)gds_bits(r.bytes, r.size, bit, count);
             }
             set += gds_count(bits);
             gds_or(validity, word, bits << (low - 32 * word));
@@ -388,8 +389,8 @@ GDS_FN unsigned gds_put_one(const gds_parquet_page &page, const gds_parquet_colu
     return 0;
 }
 
-/* 32 values of a page, or what is left of them: a bit of `mask` says whether one is there, `rank` how
- * many are before the first. */
+/* 32 values of a page, or what is left of them: a bit of `mask` says whether one is there, `rank`
+ * how many are before the first. */
 struct gds_group {
     gds_u64 base;
     unsigned count;
@@ -441,7 +442,8 @@ GDS_FN void gds_values(gds_parquet_page &page, const gds_parquet_column &column)
             {
                 if (lane == 0) {
                     gds_or(column.values, bit / 32, bits << bit % 32);
-                    gds_or(column.values, bit / 32 + 1, bit % 32 == 0 ? 0 : bits >> (32 - bit % 32));
+                    const unsigned over = (unsigned)(bit % 32);
+                    gds_or(column.values, bit / 32 + 1, over == 0 ? 0 : bits >> (32 - over));
                 }
             }
         }
@@ -530,7 +532,8 @@ GDS_FN void gds_parquet_one(const gds_parquet_work &work, gds_u64 number)
 
 #ifdef __CUDACC__
 
-template <gds_parquet_step STEP> static __device__ void gds_parquet_all(const gds_parquet_work &work)
+template <gds_parquet_step STEP>
+static __device__ void gds_parquet_all(const gds_parquet_work &work)
 {
     for (;;) {
         gds_u64 mine = 0;

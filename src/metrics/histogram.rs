@@ -75,7 +75,7 @@ impl Histogram {
         result
     }
 
-    /// As `time`, but measures about one in [`SAMPLED`] of the thread's operations, by a dice, so
+    /// As `time`, but measures about one in 64 of the thread's operations, by a dice, so
     /// that no rhythm of theirs hides some. For those that take little longer than two readings
     /// of the clock.
     #[inline]
