@@ -196,6 +196,10 @@ impl Core {
             }
         }
         std::mem::forget(watch);
+        // Whoever ended it by a failure says so, if not yet then soon.
+        if self.state.lock().failed {
+            return;
+        }
         let closed = "wait for a record that was never appended: the log was closed";
         self.ticket.fail(&Error::new(ErrorKind::Cancelled, closed));
     }
