@@ -7,49 +7,16 @@
 #![allow(clippy::print_stdout)]
 
 mod common;
+mod counting_memory;
 mod formats_support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::Path;
 
 use common::{Folder, context, open};
+use counting_memory::most_of;
 use formats_support::{Random, mutate, mutations};
 use gds_rs::formats::fuzzing::Target;
 use gds_rs::formats::tensor::Tensors;
-
-/// Counts what this thread has allocated, and the most that it had.
-struct CountingMemory;
-
-thread_local! {
-    static NOW: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let _ = NOW.try_with(|now| {
-        now.set(now.get() + bytes);
-        let _ = MOST.try_with(|most| most.set(most.get().max(now.get())));
-    });
-}
-
-// SAFETY: everything is the system's; only numbers are kept beside.
-unsafe impl GlobalAlloc for CountingMemory {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: CountingMemory = CountingMemory;
 
 /// Memory for each byte of the input: the copy of it, a window, and 16 for what is made of it.
 const FACTOR: isize = 24;
@@ -58,10 +25,7 @@ const BESIDE: isize = 64 << 10;
 
 /// Runs a parser, and gives whether it accepted the input.
 fn run(target: Target, input: &[u8], what: &str) -> bool {
-    let before = NOW.get();
-    MOST.set(before);
-    let accepted = target.run(input);
-    let took = MOST.get() - before;
+    let (accepted, took) = most_of(|| target.run(input));
     let accepted = accepted.unwrap_or_else(|e| {
         let name = std::env::temp_dir().join(format!("gds-bad-{}", target.name()));
         let _ = std::fs::write(&name, input);

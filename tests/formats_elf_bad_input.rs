@@ -5,63 +5,23 @@
 
 #![allow(clippy::print_stderr)]
 
+mod counting_memory;
 mod elf_support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use counting_memory::most_of;
 use elf_support::build::{Bytes, File, Part, SHAPES, everything, note};
 use elf_support::open_bytes;
 use gds_rs::ErrorKind;
 use gds_rs::formats::elf::fuzzing::{Outcome, read_all};
 use gds_rs::formats::elf::{Class, Elf, Tables};
 
-/// Counts what this thread has allocated, and the most that it had.
-struct Counting;
-
-thread_local! {
-    static NOW: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let _ = NOW.try_with(|now| {
-        now.set(now.get() + bytes);
-        let _ = MOST.try_with(|most| most.set(most.get().max(now.get())));
-    });
-}
-
-// SAFETY: everything is the system's; only numbers are kept beside.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// All tables kept at once, and one more on its way, take this many times the file.
 const FACTOR: isize = 16;
 /// Beside it: pieces of a decoder, and a cubin that is decompressed.
 const BESIDE: isize = 3 << 20;
-
-fn most_of<T>(work: impl FnOnce() -> T) -> (T, isize) {
-    let before = NOW.get();
-    MOST.set(before);
-    let result = work();
-    (result, MOST.get() - before)
-}
 
 /// Reads everything, and checks what holds for all bytes there are.
 fn checked(bytes: &[u8], what: &str) -> Outcome {
@@ -246,9 +206,8 @@ fn mutations_give_errors_with_their_places() {
         let seed = &seeds[number % seeds.len()];
         let bytes = mutate(&mut random, seed);
         let what = format!("mutation {number}");
-        let before = NOW.get();
-        let outcome = checked(&bytes, &what);
-        most = most.max(MOST.get() - before);
+        let (outcome, took) = most_of(|| checked(&bytes, &what));
+        most = most.max(took);
         wrong += usize::from(outcome.error.is_some());
     }
     eprintln!("{count} mutations, {wrong} of them refused, at most {most} bytes");

@@ -6,53 +6,20 @@
 
 #![allow(clippy::print_stdout)]
 
+mod counting_memory;
 mod kv_driver;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use counting_memory::most_of;
 use gds_rs::kv::disk::{BLOCK, Blocks, Disk};
 use gds_rs::kv::selftest::fuzzing::Target;
 use gds_rs::kv::sim::SimDisk;
 use gds_rs::kv::store::Store;
 use gds_rs::kv::superblock::Superblock;
 use kv_driver::{Random, amount, config};
-
-/// Counts what this thread has allocated, and the most that it had.
-struct Counting;
-
-thread_local! {
-    static NOW: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let _ = NOW.try_with(|now| {
-        now.set(now.get() + bytes);
-        let _ = MOST.try_with(|most| most.set(most.get().max(now.get())));
-    });
-}
-
-// SAFETY: everything is the system's; only numbers are kept beside.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Memory that a target may take beside a few times its input: windows of recovery, an opened
 /// store with its log.
@@ -203,11 +170,8 @@ fn mutate(input: &[u8], others: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
 }
 
 fn run(target: Target, input: &[u8], what: &str) {
-    let (before, _) = (NOW.get(), MOST.set(NOW.get()));
-    target
-        .run(input)
-        .unwrap_or_else(|e| panic!("{} {what}: {e}", target.name()));
-    let took = MOST.get() - before;
+    let (result, took) = most_of(|| target.run(input));
+    result.unwrap_or_else(|e| panic!("{} {what}: {e}", target.name()));
     let allowed = BESIDE + 8 * input.len() as isize;
     assert!(
         took < allowed,
