@@ -8,21 +8,9 @@ pub(super) const CRC32C: Code<1> = Code {
     entries: [c"gds_crc32c_chunks"],
     name: "the CRC kernel",
     threads: 512,
+    // Each makes its tables when it starts: more than fit would cost time.
+    blocks_per_multiprocessor: 2,
 };
-
-/// Chunks that a block has in work: one a warp.
-const WARPS: u64 = CRC32C.threads as u64 / 32;
-/// Blocks a multiprocessor holds at once, by the registers of the kernel. Each makes its tables
-/// when it starts, so more blocks than fit would cost time.
-const BLOCKS_PER_MULTIPROCESSOR: u64 = 2;
-
-/// Blocks for `chunks`: one chunk a block while there are few, no more than fit at once.
-pub(super) fn blocks(multiprocessors: u64, chunks: u64) -> u32 {
-    let room = multiprocessors * BLOCKS_PER_MULTIPROCESSOR;
-    let spread = chunks.min(multiprocessors);
-    let blocks = chunks.div_ceil(WARPS).max(spread).clamp(1, room);
-    u32::try_from(blocks).unwrap_or(u32::MAX)
-}
 
 #[cfg(test)]
 mod tests {
@@ -30,12 +18,12 @@ mod tests {
 
     #[test]
     fn the_grid_fits_the_device_and_never_is_empty() {
-        assert_eq!(blocks(132, 1), 1);
-        assert_eq!(blocks(132, 100), 100);
-        assert_eq!(blocks(132, 2000), 132);
-        assert_eq!(blocks(132, 132 * 16 + 1), 133);
-        assert_eq!(blocks(132, 1 << 40), 264);
-        assert_eq!(blocks(1, u64::MAX), 2);
+        assert_eq!(CRC32C.blocks(132, 1), 1);
+        assert_eq!(CRC32C.blocks(132, 100), 100);
+        assert_eq!(CRC32C.blocks(132, 2000), 132);
+        assert_eq!(CRC32C.blocks(132, 132 * 16 + 1), 133);
+        assert_eq!(CRC32C.blocks(132, 1 << 40), 264);
+        assert_eq!(CRC32C.blocks(1, u64::MAX), 2);
     }
 
     #[test]

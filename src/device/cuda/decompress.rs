@@ -8,21 +8,8 @@ pub(super) const DECOMPRESS: Code<1> = Code {
     entries: [c"gds_decompress_chunks"],
     name: "the decompression kernel",
     threads: 128,
+    blocks_per_multiprocessor: 16,
 };
-
-/// Chunks that a block has in work: one a warp.
-const WARPS: u64 = DECOMPRESS.threads as u64 / 32;
-/// Blocks a multiprocessor holds at once, by the registers of the kernel. Warps take the next chunk
-/// when they are done with one, so more blocks would only wait.
-const BLOCKS_PER_MULTIPROCESSOR: u64 = 16;
-
-/// Blocks for `chunks`: spread over the device while there are few, no more than fit at once.
-pub(super) fn blocks(multiprocessors: u64, chunks: u64) -> u32 {
-    let room = multiprocessors * BLOCKS_PER_MULTIPROCESSOR;
-    let spread = chunks.min(multiprocessors);
-    let blocks = chunks.div_ceil(WARPS).max(spread).clamp(1, room);
-    u32::try_from(blocks).unwrap_or(u32::MAX)
-}
 
 #[cfg(test)]
 mod tests {
@@ -30,11 +17,11 @@ mod tests {
 
     #[test]
     fn the_grid_fits_the_device_and_never_is_empty() {
-        assert_eq!(blocks(132, 0), 1);
-        assert_eq!(blocks(132, 1), 1);
-        assert_eq!(blocks(132, 100), 100);
-        assert_eq!(blocks(132, 132 * 4 + 1), 133);
-        assert_eq!(blocks(132, u64::MAX), 132 * 16);
+        assert_eq!(DECOMPRESS.blocks(132, 0), 1);
+        assert_eq!(DECOMPRESS.blocks(132, 1), 1);
+        assert_eq!(DECOMPRESS.blocks(132, 100), 100);
+        assert_eq!(DECOMPRESS.blocks(132, 132 * 4 + 1), 133);
+        assert_eq!(DECOMPRESS.blocks(132, u64::MAX), 132 * 16);
     }
 
     #[test]

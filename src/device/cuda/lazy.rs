@@ -19,6 +19,20 @@ pub(super) struct Code<const N: usize> {
     pub(super) name: &'static str,
     /// Threads of a block: the kernel's launch bound.
     pub(super) threads: u32,
+    /// Blocks a multiprocessor holds at once, by the registers of the kernel. More would only wait.
+    pub(super) blocks_per_multiprocessor: u64,
+}
+
+impl<const N: usize> Code<N> {
+    /// Blocks for work of which each warp takes one unit: a unit a block while there are few, no
+    /// more than fit at once.
+    pub(super) fn blocks(&self, multiprocessors: u64, units: u64) -> u32 {
+        let room = multiprocessors * self.blocks_per_multiprocessor;
+        let spread = units.min(multiprocessors);
+        let warps = u64::from(self.threads) / 32;
+        let blocks = units.div_ceil(warps).max(spread).clamp(1, room);
+        u32::try_from(blocks).unwrap_or(u32::MAX)
+    }
 }
 
 /// What became of loading.
@@ -35,7 +49,7 @@ enum State<const N: usize> {
 pub(super) struct LazyKernel<const N: usize> {
     code: &'static Code<N>,
     /// Multiprocessors of the device, 1 at least.
-    pub(super) multiprocessors: u64,
+    multiprocessors: u64,
     state: Mutex<State<N>>,
 }
 
@@ -48,7 +62,7 @@ impl<const N: usize> LazyKernel<N> {
         }
     }
 
-    /// Launches so many blocks of one of the functions. The context is current.
+    /// Launches one of the functions for so many units, a warp a unit. The context is current.
     ///
     /// # Safety
     /// `work` is the structure that the function takes, and what it names is as the function wants
@@ -58,13 +72,14 @@ impl<const N: usize> LazyKernel<N> {
         driver: &Driver,
         entry: usize,
         work: &T,
-        blocks: u32,
+        units: u64,
         stream: Stream,
         what: impl Fn() -> String,
     ) -> Result<()> {
         let function = self.functions(driver)?[entry];
         let mut work = *work;
         let mut parameters = [(&raw mut work).cast::<c_void>()];
+        let blocks = self.code.blocks(self.multiprocessors, units);
         let grid = (blocks, self.code.threads);
         // SAFETY: the parameter is the kernel's one, by value.
         unsafe { start(driver, function, grid, stream, &mut parameters, what) }

@@ -467,10 +467,9 @@ impl Device for CudaDevice {
         }
         let _entered = self.enter()?;
         let kernel = &self.crc_kernel;
-        let blocks = crc::blocks(kernel.multiprocessors, work.chunk_count);
         let what = || format!("launch the CRC kernel for {} chunks", work.chunk_count);
         // SAFETY: the caller keeps the promises of `crc32c_chunks`; the context is current.
-        unsafe { kernel.launch(self.driver, 0, work, blocks, stream, what) }
+        unsafe { kernel.launch(self.driver, 0, work, work.chunk_count, stream, what) }
     }
 
     fn decompress_prepare(&self) -> Result<()> {
@@ -484,10 +483,9 @@ impl Device for CudaDevice {
         }
         let _entered = self.enter()?;
         let kernel = &self.decompress_kernel;
-        let blocks = decompress::blocks(kernel.multiprocessors, work.count);
         let what = || format!("launch the decompression kernel for {} chunks", work.count);
         // SAFETY: the caller keeps the promises of `decompress_chunks`; the context is current.
-        unsafe { kernel.launch(self.driver, 0, work, blocks, stream, what) }
+        unsafe { kernel.launch(self.driver, 0, work, work.count, stream, what) }
     }
 
     fn parquet_prepare(&self) -> Result<()> {
@@ -506,10 +504,18 @@ impl Device for CudaDevice {
         }
         let _entered = self.enter()?;
         let kernels = &self.parquet_kernels;
-        let blocks = decompress::blocks(kernels.multiprocessors, work.page_count);
         let what = || format!("launch step {step:?} for {} Parquet pages", work.page_count);
         // SAFETY: the caller keeps the promises of `parquet_pages`; the context is current.
-        unsafe { kernels.launch(self.driver, step as usize, work, blocks, stream, what) }
+        unsafe {
+            kernels.launch(
+                self.driver,
+                step as usize,
+                work,
+                work.page_count,
+                stream,
+                what,
+            )
+        }
     }
 
     fn event_create(&self) -> Result<Event> {

@@ -13,6 +13,7 @@ pub(super) const PARQUET: Code<4> = Code {
     ],
     name: "the Parquet kernels",
     threads: 128,
+    blocks_per_multiprocessor: 16,
 };
 
 #[cfg(test)]
