@@ -29,7 +29,10 @@ pub fn compiled(source: &'static str, function: &CStr) -> *mut c_void {
 fn library(source: &str) -> *mut c_void {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let name = format!("libkernel_{}_{source}.so", std::process::id());
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // The folder is missing where the test program was built elsewhere.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(folder).expect("a folder for the compiled kernels");
+    let library = folder.join(name);
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let compiler = cc::Build::new()
         .cpp(true)

@@ -13,7 +13,8 @@ use crate::engine::{Buffer, Context, MemoryKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::wal::Lsn;
 
-/// Times that a value may change while it is read before that is an answer.
+/// Times that a value may change between its room being made and its being found, before that is
+/// an answer.
 const TRIES: usize = 16;
 
 /// One value in device memory.
@@ -304,8 +305,8 @@ impl DeviceStore {
                 to: &hot.memory,
                 to_offset: at,
             })?;
-            // The same version before and after: what was read is that version.
-            if got.is_some() && self.store().version_of(&key) == Some((lsn, len)) {
+            // The room was made for this version. A newer one by now is for the next call.
+            if got.is_some_and(|got| got.version == lsn) {
                 filling.done = true;
                 drop(filling);
                 return Ok(Some(hot.held(id, at, len)));

@@ -8,6 +8,7 @@ use crate::base::{align_down, align_up};
 use crate::engine::{Buffer, Copy, MemoryKind, Operation, Options, Sequence, Ticket, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::store::Located;
+use crate::kv::wal::Lsn;
 
 /// Bytes that are moved together; while they are verified the next ones move.
 const WINDOW: u64 = 128 << 20;
@@ -38,6 +39,8 @@ pub struct Got {
     pub value_len: u64,
     /// Bytes that arrived, verified.
     pub bytes: u64,
+    /// The number of the version they belong to; the newest at some moment of the call.
+    pub version: Lsn,
 }
 
 /// Where a part of a value lands.
@@ -202,7 +205,7 @@ impl Inner {
         let Some(mut located) = self.store.locate(get.key, get.offset..end)? else {
             return Ok(None);
         };
-        let got = fit(get, located.value_len)?;
+        let got = fit(get, located.value_len, located.lsn)?;
         if got.bytes == 0 {
             return Ok(Some(got));
         }
@@ -406,10 +409,10 @@ impl Inner {
     fn by_host(&self, get: &Get<'_>) -> Answer {
         add(&self.counters.rereads, 1);
         let snapshot = self.store.snapshot()?;
-        let Some(value_len) = snapshot.len_of(get.key) else {
+        let Some((version, value_len)) = snapshot.version_of(get.key) else {
             return Ok(None);
         };
-        let got = fit(get, value_len)?;
+        let got = fit(get, value_len, version)?;
         let mut memory = vec![0; got.bytes.min(HOST_PART) as usize];
         let mut done = 0;
         while done < got.bytes {
@@ -429,7 +432,7 @@ impl Inner {
 }
 
 /// How much of a value of `value_len` bytes is wanted, where it fits.
-fn fit(get: &Get<'_>, value_len: u64) -> Result<Got> {
+fn fit(get: &Get<'_>, value_len: u64, version: Lsn) -> Result<Got> {
     let bytes = value_len.saturating_sub(get.offset).min(get.size);
     let room = get.to.size().saturating_sub(get.to_offset);
     if bytes > room || get.to_offset > get.to.size() {
@@ -440,7 +443,11 @@ fn fit(get: &Get<'_>, value_len: u64) -> Result<Got> {
         );
         return Err(Error::new(ErrorKind::OutOfRange, message));
     }
-    Ok(Got { value_len, bytes })
+    Ok(Got {
+        value_len,
+        bytes,
+        version,
+    })
 }
 
 impl Window {

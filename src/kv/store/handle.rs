@@ -265,14 +265,14 @@ impl Store {
     /// Length of the value of `key`, bytes. Memory only.
     #[must_use]
     pub fn len_of(&self, key: &[u8]) -> Option<u64> {
-        self.shared().len_at(key, Lsn::MAX)
+        self.version_of(key).map(|(_, len)| len)
     }
 
     /// The number of the newest version of `key`, which every change of its value raises, and the
     /// length of that value, bytes. Memory only.
     #[must_use]
     pub fn version_of(&self, key: &[u8]) -> Option<(Lsn, u64)> {
-        self.shared().version(key)
+        self.shared().version_at(key, Lsn::MAX)
     }
 
     /// Counts reads of located values, which went past this store's disk.

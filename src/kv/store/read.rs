@@ -84,6 +84,8 @@ pub struct Piece {
 /// names is not written over while it lives.
 #[derive(Debug)]
 pub struct Located {
+    /// The version's number.
+    pub lsn: Lsn,
     /// The first byte of the value that `pieces` holds: the range's start, rounded down to a
     /// whole chunk.
     pub start: u64,
@@ -110,31 +112,32 @@ impl Drop for Located {
 }
 
 impl Shared {
-    /// Looks `key` up as of `at`; answers with what `inline` makes of a value in memory, or with
-    /// the place of another, held.
+    /// Looks `key` up as of `at`; answers with the version's number, and with what `inline` makes
+    /// of a value in memory, or with the place of another, held.
     fn find<R>(
         &self,
         key: &[u8],
         at: Lsn,
         inline: impl FnOnce(&[u8]) -> R,
-    ) -> Option<std::result::Result<R, Found<'_>>> {
+    ) -> Option<(Lsn, std::result::Result<R, Found<'_>>)> {
         self.index.with(key, |entry| {
-            let (_, reference) = entry.and_then(|e: &Entry| e.at(at))?;
-            match reference {
-                Reference::Tombstone => None,
-                Reference::Inline(value) => Some(Ok(inline(value))),
+            let (lsn, reference) = entry.and_then(|e: &Entry| e.at(at))?;
+            let found = match reference {
+                Reference::Tombstone => return None,
+                Reference::Inline(value) => Ok(inline(value)),
                 Reference::Slot(slot) => {
                     let generation = self.space.generation(slot.page);
                     if let Some(page) = self.cache.get(&(slot.page, generation))
                         && let Some(value) = page::value_of(&page, slot, key)
                     {
                         self.counters.cache_hits.fetch_add(1, Relaxed);
-                        return Some(Ok(inline(value)));
+                        return Some((lsn, Ok(inline(value))));
                     }
-                    Some(Err(self.found(key, reference, generation)))
+                    Err(self.found(key, reference, generation))
                 }
-                _ => Some(Err(self.found(key, reference, 0))),
-            }
+                _ => Err(self.found(key, reference, 0)),
+            };
+            Some((lsn, found))
         })
     }
 
@@ -159,8 +162,8 @@ impl Shared {
     pub fn get_at(&self, key: &[u8], at: Lsn) -> Result<Option<Vec<u8>>> {
         let found = match self.find(key, at, <[u8]>::to_vec) {
             None => return Ok(None),
-            Some(Ok(value)) => return Ok(Some(value)),
-            Some(Err(found)) => found,
+            Some((_, Ok(value))) => return Ok(Some(value)),
+            Some((_, Err(found))) => found,
         };
         self.value_of(key, &found).map(Some)
     }
@@ -208,8 +211,8 @@ impl Shared {
         };
         let found = match self.find(key, at, |value| copy(value, into)) {
             None => return Ok(None),
-            Some(Ok(len)) => return Ok(Some(len)),
-            Some(Err(found)) => found,
+            Some((_, Ok(len))) => return Ok(Some(len)),
+            Some((_, Err(found))) => found,
         };
         if let Reference::Slot(_) = found.reference {
             let value = self.value_of(key, &found)?;
@@ -221,19 +224,11 @@ impl Shared {
         Ok(Some(len))
     }
 
-    /// The number of the newest version and the bytes of its value.
-    pub fn version(&self, key: &[u8]) -> Option<(Lsn, u64)> {
+    /// The number of the version as of `at`, and the bytes of its value.
+    pub fn version_at(&self, key: &[u8], at: Lsn) -> Option<(Lsn, u64)> {
         self.index.with(key, |entry| {
-            let (lsn, reference) = entry?.at(Lsn::MAX)?;
+            let (lsn, reference) = entry?.at(at)?;
             (!reference.is_tombstone()).then(|| (lsn, reference.len()))
-        })
-    }
-
-    /// Bytes of the value as of `at`.
-    pub fn len_at(&self, key: &[u8], at: Lsn) -> Option<u64> {
-        self.index.with(key, |entry| {
-            let (_, reference) = entry?.at(at)?;
-            (!reference.is_tombstone()).then(|| reference.len())
         })
     }
 
@@ -384,6 +379,7 @@ impl Shared {
         range: Range<u64>,
     ) -> Result<Option<Located>> {
         let mut located = Located {
+            lsn: at,
             start: 0,
             len: 0,
             value_len: 0,
@@ -402,8 +398,13 @@ impl Shared {
         };
         let found = match self.find(key, at, |value| Arc::<[u8]>::from(value)) {
             None => return Ok(None),
-            Some(Ok(value)) => return inline(located, value),
-            Some(Err(found)) => found,
+            Some((lsn, found)) => {
+                located.lsn = lsn;
+                match found {
+                    Ok(value) => return inline(located, value),
+                    Err(found) => found,
+                }
+            }
         };
         if let Reference::Slot(_) = found.reference {
             let value = self.value_of(key, &found)?;

@@ -103,7 +103,12 @@ impl Snapshot {
     /// Length of the value of `key` at that moment, bytes.
     #[must_use]
     pub fn len_of(&self, key: &[u8]) -> Option<u64> {
-        self.shared.len_at(key, self.lsn)
+        self.version_of(key).map(|(_, len)| len)
+    }
+
+    /// The number of the version of `key` at that moment, and the bytes of its value.
+    pub(crate) fn version_of(&self, key: &[u8]) -> Option<(Lsn, u64)> {
+        self.shared.version_at(key, self.lsn)
     }
 }
 
