@@ -83,11 +83,13 @@ class Bench:
     def detail(self, title, name, values, cores):
         self.tell("detail", [title, name, values, cores])
 
-    def row(self, work, unit, ours, peers, limits):
+    def row(self, work, unit, ours, peers, limits, targets=()):
+        """`targets`: what is wanted, and the figure that it takes (None: it was not measured)."""
         def best(figures):
             return max(figures.items(), key=lambda item: item[1], default=(None, None))
 
-        self.tell("row", [work, unit, ours, best(peers), best(limits), []])
+        judged = [(text, ours >= least if ours and least else None) for text, least in targets]
+        self.tell("row", [work, unit, ours, best(peers), best(limits), judged])
 
     def grid(self, title, rows, columns, values):
         cells = [[values.get((row, column)) for column in columns] for row in rows]
@@ -197,8 +199,9 @@ class Report:
                  if line.startswith("model name")][:1]  # fmt: skip
         gpu = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
         fs = output_of("stat", "-f", "-c", "%T", self.o.folder)
-        shown = [a for a in self.arguments if not a.startswith("/")]
-        shown = [a for a in shown if a not in ("--library", "--gds", "--folder", "--out", "--fio")]
+        paths = ("--library", "--gds", "--folder", "--out", "--fio")
+        shown = [a for at, a in enumerate(sys.argv[1:])
+                 if a not in paths and sys.argv[at] not in paths]  # fmt: skip
         versions = {}
         for name in ("torch", "safetensors", "fastsafetensors", "runai-model-streamer", "pyarrow",
                      "duckdb", "cudf-cu13", "tpchgen-cli"):  # fmt: skip
