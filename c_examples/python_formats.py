@@ -1,23 +1,22 @@
 #!/usr/bin/env python3
-"""Tensors of a safetensors or GGUF file in PyTorch, CuPy or numpy, without a copy, by ctypes.
+"""Tensors and columns of a file in PyTorch, CuPy or numpy, without a copy, by ctypes.
 
     python_formats.py FILE
 
-gds_rs loads the file into memory of its device and hands each tensor on by DLPack: PyTorch takes it
-when it is installed, else CuPy (on a GPU) or numpy (on the host). GDS_DEVICE=host, cuda:0, ...
-chooses the device, GDS_RS_LIBRARY names the library. Exit status: 0 verified, 1 wrong, 77 skipped.
+gds_rs loads the file into device memory. Tensors of a safetensors or GGUF file go on by DLPack, to
+PyTorch when it is installed; columns of numbers of a Parquet file to CuPy or, on the host, numpy.
+GDS_DEVICE=host, cuda:0, ... chooses the device, GDS_RS_LIBRARY names the library. Exit status: 0
+verified, 1 wrong, 77 skipped.
 """
 
 import ctypes
+import importlib.util
 import os
 import sys
-from ctypes import POINTER, byref, c_char_p, c_int32, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 
 SKIPPED = 77
-
-
-class Place(ctypes.Structure):  # gds_tensor_place_t
-    _fields_ = [(name, c_uint64) for name in ("tensor", "offset", "size_bytes", "cut_elements")]
+NUMBERS = {b"i": "<i4", b"l": "<i8", b"f": "<f4", b"g": "<f8"}  # Arrow's types, and numpy's
 
 
 class TensorInfo(ctypes.Structure):  # gds_tensor_info_t
@@ -27,15 +26,14 @@ class TensorInfo(ctypes.Structure):  # gds_tensor_info_t
                 ("file", c_uint32), ("file_offset", c_uint64), ("size_bytes", c_uint64)]
 
 
-class Managed(ctypes.Structure):  # the part of gds_dlpack_t that is looked at here
-    _fields_ = [("major", c_uint32), ("minor", c_uint32), ("context", c_void_p),
-                ("deleter", ctypes.CFUNCTYPE(None, c_void_p)), ("flags", c_uint64),
-                ("data", c_void_p), ("device_type", c_int32), ("device_id", c_int32)]
+class ColumnInfo(ctypes.Structure):  # gds_column_t
+    _fields_ = [("struct_size", c_uint32), ("buffers", c_uint32), ("children", c_uint32),
+                ("has_dictionary", c_uint32), ("length", c_uint64), ("null_count", c_int64),
+                ("offset", c_uint64), ("name", c_char_p), ("format", c_char_p)]
 
 
 class Gds:
     """The library; a call that fails raises with the library's own words."""
-
     def __init__(self, name):
         self.library = ctypes.CDLL(name)
         self.library.gds_last_error_message.restype = c_char_p
@@ -50,87 +48,102 @@ class Gds:
         return out
 
 
-class Exported:
-    """One tensor on its way into another library: the protocol of DLPack."""
-
+class Tensor:
+    """One tensor on its way into another library, by DLPack: a pointer to a gds_dlpack_t."""
     def __init__(self, managed):
-        self.managed = ctypes.cast(managed, POINTER(Managed)).contents
+        self.managed = managed
 
     def __dlpack_device__(self):
-        return self.managed.device_type, self.managed.device_id
+        return tuple(ctypes.cast(self.managed, POINTER(c_int32))[10:12])
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
         make = ctypes.pythonapi.PyCapsule_New
         make.restype, make.argtypes = ctypes.py_object, [c_void_p, c_char_p, c_void_p]
-        # The bytes have arrived for every stream when gds_tensors_load() returns. Whoever takes
-        # the capsule calls the deleter; the memory lives until then.
-        return make(ctypes.addressof(self.managed), b"dltensor_versioned", None)
+        # The bytes are there for every stream. Whoever takes the capsule gives the memory back.
+        return make(self.managed, b"dltensor_versioned", None)
 
 
-def load_tensors(gds, context, path, take):
-    """All tensors of a file, by name, each as `take` makes it; and where each is in the file."""
-    file = gds.made("gds_file_open", context, os.fsencode(path), c_uint32(1))
-    tensors = gds.made("gds_tensors_open", file)
-    info = (c_uint64 * 5)(40)  # gds_tensors_info_t: its size, then tensors, metadata, files, bytes
-    gds("gds_tensors_info", tensors, byref(info))
-    places = (Place * info[1])()
-    buffer = gds.made("gds_tensors_load", tensors, None, c_uint64(0), c_uint64(0), places)
-    found = {}  # What is handed on keeps the memory: no handle is needed afterwards.
-    for index, place in enumerate(places):
-        tensor = TensorInfo(struct_size=ctypes.sizeof(TensorInfo))
-        gds("gds_tensors_get", tensors, c_uint64(index), byref(tensor))
-        part = (c_uint64 * 4)(index)  # gds_tensor_part_t: all of it
-        offset, flags = c_uint64(place.offset), c_uint32(0)
-        managed = gds.made("gds_tensors_dlpack", tensors, part, buffer, offset, flags)
-        found[tensor.name.decode()] = take(Exported(managed)), tensor.file_offset, place.size_bytes
-    gds.library.gds_buffer_free(buffer)
-    gds.library.gds_tensors_close(tensors)
-    gds.library.gds_file_close(file)
-    return found
+class Column:
+    """One column in device memory, as CuPy and numpy take it; it lives as long as their array."""
+    def __init__(self, gds, parquet, name):
+        names = (c_char_p * 1)(name.encode())
+        chosen = (c_uint64 * 11)(88, ctypes.addressof(names), 1)  # gds_parquet_selection_t
+        self.gds, self.handle = gds, gds.made("gds_parquet_load", parquet, chosen)
+        info, values = ColumnInfo(ctypes.sizeof(ColumnInfo)), (c_uint64 * 2)()
+        place = self.handle, c_uint64(0), byref(c_uint32(0)), c_uint64(1)
+        gds("gds_columns_column", *place, byref(info))
+        gds("gds_columns_buffer", *place, c_uint32(1), values)  # The first one is of nulls.
+        if info.format in NUMBERS and info.null_count == 0:
+            self.__array_interface__ = self.__cuda_array_interface__ = {
+                "shape": (info.length,), "typestr": NUMBERS[info.format], "version": 3,
+                "data": (values[0], False)}
+
+    def __del__(self):
+        self.gds.library.gds_columns_close(self.handle)
 
 
-def consumer():
-    """A function that takes a DLPack tensor, one that gives its bytes, and the library's name."""
-    try:
-        import torch
-        flat = lambda tensor: tensor.cpu().reshape(-1).view(torch.uint8)
-        return torch.from_dlpack, lambda tensor: flat(tensor).numpy().tobytes(), "torch"
-    except ImportError:
-        pass
-    try:
-        import cupy
-        if cupy.cuda.runtime.getDeviceCount() and os.environ.get("GDS_DEVICE") != "host":
-            return cupy.from_dlpack, lambda t: cupy.asnumpy(t).tobytes(), "CuPy"
-    except Exception:  # CuPy fails in its own ways without a GPU.
-        pass
-    import numpy
-    os.environ.setdefault("GDS_DEVICE", "host")
-    return numpy.from_dlpack, lambda t: t.tobytes(), "numpy"
+def tensors(gds, file, path, take):
+    """All tensors, each as `take` makes it, and its bytes by a plain read."""
+    model = gds.made("gds_tensors_open", file)
+    about = (c_uint64 * 5)(40)  # gds_tensors_info_t: its size, then tensors, metadata, files, bytes
+    gds("gds_tensors_info", model, byref(about))
+    places = (c_uint64 * 4 * about[1])()  # gds_tensor_place_t: tensor, offset, size, what was cut
+    buffer = gds.made("gds_tensors_load", model, None, c_uint64(0), c_uint64(0), places)
+    for index, (_, offset, size, _) in enumerate(places):
+        info, part = TensorInfo(ctypes.sizeof(TensorInfo)), (c_uint64 * 4)(index)
+        gds("gds_tensors_get", model, c_uint64(index), byref(info))
+        where = c_uint64(offset), c_uint32(0)
+        tensor = take(Tensor(gds.made("gds_tensors_dlpack", model, part, buffer, *where)))
+        with open(path, "rb") as plain:
+            plain.seek(info.file_offset)
+            yield tensor, plain.read(size)
+    gds.library.gds_buffer_free(buffer)  # What was handed on keeps the memory.
+    gds.library.gds_tensors_close(model)
+
+
+def columns(gds, file, path, take):
+    """All columns of numbers without nulls, each as `take` makes it, and its bytes by pyarrow."""
+    import pyarrow.parquet
+    table, parquet = pyarrow.parquet.read_table(path), gds.made("gds_parquet_open", file, None)
+    for name in table.column_names:
+        column = Column(gds, parquet, name)
+        if hasattr(column, "__array_interface__"):
+            yield take(column), table[name].to_numpy().tobytes()
+    gds.library.gds_parquet_close(parquet)
+
+
+def bytes_of(value):
+    if hasattr(value, "untyped_storage"):  # PyTorch's
+        value = value.cpu().reshape(-1).view(sys.modules["torch"].uint8).numpy()
+    return (value.get() if hasattr(value, "get") else value).tobytes()
 
 
 def main():
-    try:
-        take, bytes_of, name = consumer()
-        gds = Gds(os.environ.get("GDS_RS_LIBRARY", "libgds_rs.so"))
-    except (ImportError, OSError) as problem:
-        print(f"skipped: {problem}")
-        return SKIPPED
     if len(sys.argv) < 2:
-        print("skipped: name a safetensors or GGUF file")
+        print("skipped: name a safetensors, GGUF or Parquet file")
         return SKIPPED
-    path = sys.argv[1]
+    path, gds = sys.argv[1], Gds(os.environ.get("GDS_RS_LIBRARY", "libgds_rs.so"))
+    usual = "cuda:0" if os.path.exists("/dev/nvidia0") else "host"
+    arrays = "numpy" if os.environ.setdefault("GDS_DEVICE", usual) == "host" else "cupy"
     context = gds.made("gds_context_open", None)
-    tensors = load_tensors(gds, context, path, take)
+    file, detected = gds.made("gds_file_open", context, os.fsencode(path), c_uint32(1)), c_int32()
+    gds("gds_format_detect", file, byref(detected))
+    is_table = detected.value == 2  # GDS_FORMAT_PARQUET
+    name = "torch" if not is_table and importlib.util.find_spec("torch") else arrays
+    library = importlib.import_module(name)
+    make, take = (columns, library.asarray) if is_table else (tensors, library.from_dlpack)
+    taken = list(make(gds, file, path, take))
+    gds.library.gds_file_close(file)
     gds.library.gds_context_close(context)
-    good = True
-    with open(path, "rb") as plain:
-        for tensor, offset, size in tensors.values():
-            plain.seek(offset)
-            good &= bytes_of(tensor) == plain.read(size)
-    print(f"{len(tensors)} tensors of {os.path.basename(path)} in {name} without a copy:",
+    good = all(bytes_of(value) == want for value, want in taken)
+    print(f"{len(taken)} {make.__name__} of {os.path.basename(path)} in {name} without a copy:",
           "verified" if good else "WRONG BYTES")
     return 0 if good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ImportError, OSError) as problem:
+        print(f"skipped: {problem}")
+        sys.exit(SKIPPED)

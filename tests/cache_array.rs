@@ -15,7 +15,7 @@ use std::time::Duration;
 use array_support::kernel;
 use common::{Folder, context, context_over, open, open_to_write, small_config};
 use deadly::{Deadly, PAGE};
-use gds_rs::cache::array::{Array, ArrayConfig};
+use gds_rs::cache::array::{Array, ArrayConfig, ask};
 use gds_rs::engine::File;
 use gds_rs::error::{Error, ErrorKind};
 use gds_rs::ffi::types::gds_array_view_t;
@@ -332,6 +332,50 @@ fn a_service_thread_that_dies_ends_kernels_and_loses_nothing() {
     assert_eq!(bytes, mix((30 * 512) ^ SEED).to_le_bytes());
     drop(array);
     assert_eq!(&std::fs::read(&path).unwrap()[8..12], b"kept");
+}
+
+#[test]
+fn pages_that_the_host_asks_for_come_with_their_bytes() {
+    let folder = Folder::new();
+    let path = numbers_file(&folder, 40);
+    let file = open(&context(), &path);
+    let right = |page: u64, first: u64| first == mix((page * 512) ^ SEED);
+    // More than there are slots, in both rings, and each page more than once.
+    let pages: Vec<u64> = (0..1000).map(|i| mix(i) % 40).collect();
+    let asked = ask(&file, small(4), &pages, right).unwrap();
+    assert_eq!((asked.pages, asked.threads), (1000, 2));
+    assert!(asked.seconds > 0.0);
+    assert_eq!(ask(&file, small(4), &[], right).unwrap().pages, 0);
+    let error = ask(&file, small(4), &pages, |page, first| {
+        page != 7 && right(page, first)
+    });
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupted);
+    assert_eq!(error.offset(), Some(7 * PAGE));
+    let error = ask(&file, small(4), &[3, 40], right).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange);
+}
+
+#[test]
+fn asking_tells_what_its_service_met() {
+    let folder = Folder::new();
+    let path = numbers_file(&folder, 40);
+    let file = open(&context(), &path);
+    let pages: Vec<u64> = (0..40).collect();
+    let shorter = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let io = Arc::new(Deadly::default());
+    io.page.store(30, Relaxed);
+    io.armed.store(true, Relaxed);
+    let deadly = open(&context_over(small_config(), io), &path);
+    let error = ask(&deadly, small(4), &pages, |_, _| true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Poisoned);
+    let cut = |page: u64, _: u64| {
+        // It becomes shorter while pages are on their way.
+        page != 0 || shorter.set_len(20 * PAGE).is_ok()
+    };
+    let many: Vec<u64> = (0..4000).map(|i| if i < 2 { 0 } else { i % 40 }).collect();
+    let error = ask(&file, small(4), &many, cut).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FileChanged);
 }
 
 #[test]

@@ -129,3 +129,63 @@ fn what_cannot_be_done_is_one_line() {
     ];
     fails(&folder, 1, &share, &["layer.weight", "pack"]);
 }
+
+#[test]
+fn bench_formats_measures_what_it_wrote_and_leaves_nothing() {
+    let folder = Folder::new();
+    for cache in ["warm", "cold"] {
+        let words = [
+            "bench", "formats", "--size", "3M", "--runs", "2", "--cache", cache,
+        ];
+        let value = json_of(&folder, &words);
+        assert_eq!(value["cache"], cache);
+        let formats = value["formats"].as_array().expect("a list");
+        let mut names = vec!["safetensors", "ELF"];
+        names.extend(cfg!(feature = "arrow").then_some("Arrow"));
+        names.extend(cfg!(feature = "parquet").then_some("Parquet"));
+        let found: Vec<&str> = formats
+            .iter()
+            .filter_map(|f| f["format"].as_str())
+            .collect();
+        assert_eq!(found, names);
+        for format in formats {
+            assert_eq!(format["verified"], true);
+            assert_eq!(format["runs"].as_array().expect("a list").len(), 2);
+            for figure in ["gb_per_second", "plain_gb_per_second", "file_bytes"] {
+                assert!(format[figure].as_f64().expect("a number") > 0.0, "{format}");
+            }
+            // Of the sections of the program nobody knows how large they are.
+            if format["format"] != "ELF" {
+                assert_eq!(format["bytes"], 3 << 20, "{format}");
+            }
+        }
+        assert!(folder.names().is_empty(), "what was written is gone");
+    }
+}
+
+#[test]
+fn bench_formats_says_what_it_measured_and_refuses_what_it_cannot() {
+    let folder = Folder::new();
+    // Not a whole number of tensors, of rows or of groups.
+    let text = text_of(
+        &folder,
+        &["bench", "formats", "--size", "17825793", "--runs", "1"],
+    );
+    assert_eq!(text.matches("; verified").count(), text.lines().count() - 1);
+    assert!(text.contains("plain read of the file"), "{text}");
+    let away = ["-q", "bench", "formats", "--dir", "nowhere"];
+    fails(&folder, 1, &away, &["nowhere"]);
+    fails(
+        &folder,
+        2,
+        &["bench", "formats", "--size", "0"],
+        &["--size"],
+    );
+    fails(
+        &folder,
+        2,
+        &["bench", "formats", "--runs", "0"],
+        &["--runs"],
+    );
+    assert!(folder.names().is_empty(), "a failure leaves nothing");
+}

@@ -100,6 +100,8 @@ enum Bench {
     Stream(bench::stream::StreamArgs),
     /// The page cache over a file: cost of hits, misses a second, hit rates
     Cache(bench::cache::CacheArgs),
+    /// Files of known formats, loaded into device memory, beside a plain read of them
+    Formats(bench::formats::FormatsArgs),
 }
 
 /// Runs the command with the process's arguments.
@@ -138,6 +140,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Bench(Bench::Io(args)) => bench::run(global, args),
         Command::Bench(Bench::Stream(args)) => bench::stream::run(global, args),
         Command::Bench(Bench::Cache(args)) => bench::cache::run(global, args),
+        Command::Bench(Bench::Formats(args)) => bench::formats::run(global, args),
         Command::Kv(command) => kv::run(global, command),
         Command::Selftest(args) => selftest::run(global, args),
         Command::Validate(args) => validate::run(global, args),

@@ -9,6 +9,7 @@
 //! after its bytes are in the file; what fails is told by `release`, and nothing waits for a
 //! service that has died. Guarded by `tests/cache_array*.rs` and `cuda_tests/cache_test.cu`.
 
+mod ask;
 mod flush;
 mod layout;
 pub mod ring;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use ask::{Asked, ask};
 pub use layout::{COUNT_HITS, View, WRITABLE};
 
 use crate::base::limits;

@@ -101,7 +101,7 @@ impl Server {
     }
 }
 
-/// The side of a ring that asks, as kernels do it: for tests of the protocol.
+/// The side of a ring that asks, as kernels do it: for `ask`, and tests of the protocol.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker {
     shift: u32,

@@ -32,6 +32,16 @@ pub(in crate::cli) enum Cache {
     Warm,
 }
 
+impl Cache {
+    /// "cold" or "warm".
+    pub(in crate::cli) fn text(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+        }
+    }
+}
+
 /// One case.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Case {
@@ -106,10 +116,7 @@ impl Case {
 
     /// "cold" or "warm".
     pub(in crate::cli) fn cache_text(&self) -> &'static str {
-        match self.cache {
-            Cache::Cold => "cold",
-            Cache::Warm => "warm",
-        }
+        self.cache.text()
     }
 
     /// "auto", "direct", ...

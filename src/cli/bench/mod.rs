@@ -2,6 +2,7 @@
 
 pub(super) mod cache;
 mod case;
+pub(super) mod formats;
 mod limit;
 mod plot;
 mod report;

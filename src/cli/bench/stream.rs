@@ -101,7 +101,7 @@ pub(in crate::cli) fn run(global: &Global, args: &StreamArgs) -> Outcome {
         found.chunks,
         size_text(way.chunk_bytes),
         way.buffers,
-        cache_text(way.cache),
+        way.cache.text(),
         found.waits
     ))?;
     for (name, rates) in found.rows() {
@@ -220,6 +220,16 @@ fn read(
 }
 
 impl Rates {
+    /// Adds a run.
+    pub(in crate::cli) fn push(&mut self, rate: f64) {
+        self.0.push(rate);
+    }
+
+    /// The runs, in order.
+    pub(in crate::cli) fn all(&self) -> &[f64] {
+        &self.0
+    }
+
     /// The run in the middle.
     pub(in crate::cli) fn median(&self) -> f64 {
         let mut order = self.0.clone();
@@ -227,7 +237,8 @@ impl Rates {
         order.get(order.len() / 2).copied().unwrap_or_default()
     }
 
-    fn extremes(&self) -> (f64, f64) {
+    /// The slowest and the fastest run.
+    pub(in crate::cli) fn extremes(&self) -> (f64, f64) {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(0.0, f64::max);
         (least.min(most), most)
@@ -241,13 +252,6 @@ impl Streamed {
             ("reader", &self.reader),
             ("reader, CRC32C of each chunk", &self.checked),
         ]
-    }
-}
-
-fn cache_text(cache: Cache) -> &'static str {
-    match cache {
-        Cache::Cold => "cold",
-        Cache::Warm => "warm",
     }
 }
 
@@ -268,7 +272,7 @@ fn to_json(bench: &Bench<'_>, way: &Way, found: &Streamed) -> Value {
         "file_system": bench.file_system(),
         "size": bench.size(),
         "device": bench.context().device().info().name,
-        "cache": cache_text(way.cache),
+        "cache": way.cache.text(),
         "chunk_bytes": way.chunk_bytes,
         "buffers": way.buffers,
         "chunks": found.chunks,

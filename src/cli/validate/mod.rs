@@ -3,6 +3,7 @@
 
 mod cache;
 mod finding;
+mod formats;
 mod store;
 mod streams;
 mod transfers;
@@ -133,8 +134,16 @@ const STEPS: &[Step] = &[
         measure: cache::misses,
     },
     Step {
+        name: "arrays for kernels",
+        measure: cache::array,
+    },
+    Step {
         name: "hit rate of the page cache",
         measure: cache::hit_rate,
+    },
+    Step {
+        name: "files of known formats",
+        measure: formats::all,
     },
     Step {
         name: "the key-value store",
