@@ -152,6 +152,9 @@ pub enum ParquetEncoding {
     DeltaLengthByteArray = 4,
     /// First bytes of all values, then second bytes, and so on.
     ByteStreamSplit = 5,
+    /// Packed lengths of what is shared with the string before, packed lengths of the rest, and
+    /// all rests.
+    DeltaByteArray = 6,
 }
 
 /// From what stands in a page to what stands in a column; `kernels/parquet.cuh` says more.

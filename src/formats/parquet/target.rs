@@ -194,6 +194,7 @@ pub(super) fn encoding(number: i32) -> Option<ParquetEncoding> {
         3 => ParquetEncoding::Rle,
         5 => ParquetEncoding::DeltaBinaryPacked,
         6 => ParquetEncoding::DeltaLengthByteArray,
+        7 => ParquetEncoding::DeltaByteArray,
         9 => ParquetEncoding::ByteStreamSplit,
         _ => return None,
     })
