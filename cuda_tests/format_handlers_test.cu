@@ -149,30 +149,34 @@ bool known(const std::string &name, uint64_t n, std::string *value) {
     return !(name == "price" && n % 7 == 3) && !(name == "name" && n % 11 == 5);
 }
 
+void check_values(const gds_columns_t *columns, const std::string &path) {
+    gds_columns_info_t info = GDS_COLUMNS_INFO_INIT;
+    GDS_OK(gds_columns_info(columns, &info));
+    CHECK(info.columns == 7 && info.rows == rows(), "%s: %u columns of %llu rows", path.c_str(),
+          info.columns, (unsigned long long)info.rows);
+    for (uint32_t number = 0; number < info.columns; number++) {
+        uint64_t row = 0;
+        for (uint64_t batch = 0; batch < info.batches; batch++) {
+            Column column = column_of(columns, batch, number);
+            for (uint64_t n = 0; n < column.about.length; n++, row++) {
+                std::string wanted;
+                bool there = known(column.about.name, row, &wanted);
+                CHECK(column.valid(n) == there, "%s, %s: row %llu", path.c_str(),
+                      column.about.name, (unsigned long long)row);
+                CHECK(!there || column.value(n) == wanted, "%s, %s: row %llu differs",
+                      path.c_str(), column.about.name, (unsigned long long)row);
+            }
+        }
+        CHECK(row == rows(), "%s: column %u has %llu rows", path.c_str(), number,
+              (unsigned long long)row);
+    }
+}
+
 void every_codec_and_encoding_gives_what_was_written(gds_context_t *context) {
     for (const std::string &path : tables()) {
         Loaded loaded(context, path);
         CHECK(loaded.status == GDS_STATUS_OK, "%s: %s", path.c_str(), gds_last_error_message());
-        gds_columns_info_t info = GDS_COLUMNS_INFO_INIT;
-        GDS_OK(gds_columns_info(loaded.columns, &info));
-        CHECK(info.columns == 7 && info.rows == rows(), "%s: %u columns of %llu rows", path.c_str(),
-              info.columns, (unsigned long long)info.rows);
-        for (uint32_t number = 0; number < info.columns; number++) {
-            uint64_t row = 0;
-            for (uint64_t batch = 0; batch < info.batches; batch++) {
-                Column column = column_of(loaded.columns, batch, number);
-                for (uint64_t n = 0; n < column.about.length; n++, row++) {
-                    std::string wanted;
-                    bool there = known(column.about.name, row, &wanted);
-                    CHECK(column.valid(n) == there, "%s, %s: row %llu", path.c_str(),
-                          column.about.name, (unsigned long long)row);
-                    CHECK(!there || column.value(n) == wanted, "%s, %s: row %llu differs",
-                          path.c_str(), column.about.name, (unsigned long long)row);
-                }
-            }
-            CHECK(row == rows(), "%s: column %u has %llu rows", path.c_str(), number,
-                  (unsigned long long)row);
-        }
+        check_values(loaded.columns, path);
     }
 }
 
@@ -408,6 +412,64 @@ void rates(gds_context_t *context) {
     printf("%-44s", "rates");
 }
 
+// ---- nvCOMP --------------------------------------------------------------------------------
+
+// The library's own word for what decompresses Zstandard and gzip.
+std::string who_decompresses(gds_context_t *context, const std::string &path) {
+    char text[4096];
+    GDS_OK(gds_explain(context, path.c_str(), text, sizeof text, nullptr));
+    std::string all = text;
+    const size_t at = all.find("Zstandard and gzip");
+    if (at == std::string::npos) return "";
+    return all.substr(at, all.find('\n', at) - at);
+}
+
+bool by_library(const std::string &path) {
+    return path.find("zstd") != std::string::npos || path.find("gzip") != std::string::npos;
+}
+
+// In a process of its own, where GDS_NVCOMP_LIBRARY is set: it is read once. The files are those
+// of the other cases, and none is damaged: nvCOMP does not check.
+void nvcomp_gives_what_was_written(gds_context_t *context) {
+    std::string said;
+    uint64_t seen = 0;
+    for (const std::string &path : tables()) {
+        if (!by_library(path)) continue;
+        said = who_decompresses(context, path);
+        if (said.find("on the device") == std::string::npos) break;
+        double best = 1e9;
+        gds_columns_info_t info = GDS_COLUMNS_INFO_INIT;
+        for (int n = 0; n < 3; n++) {
+            auto begin = std::chrono::steady_clock::now();
+            Loaded loaded(context, path);
+            best = std::min(best, seconds_since(begin));
+            CHECK(loaded.status == GDS_STATUS_OK, "%s: %s", path.c_str(), gds_last_error_message());
+            GDS_OK(gds_columns_info(loaded.columns, &info));
+            if (n == 0) check_values(loaded.columns, path);
+        }
+        printf("\n    %-30s %8.2f ms %8.2f GB/s of columns",
+               path.substr(path.rfind('/') + 1).c_str(), best * 1e3,
+               (double)info.bytes / best / 1e9);
+        seen++;
+    }
+    printf("\n    %s\n%-44s", seen > 0 ? said.c_str() : ("absent: " + said).c_str(), "nvcomp");
+}
+
+const Case NVCOMP_CASES[] = {{"nvcomp_gives_what_was_written", nvcomp_gives_what_was_written}};
+
+std::string nvcomp_library;
+
+void nvcomp_in_a_process_of_its_own(gds_context_t *) {
+    char self[4096];
+    const ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+    CHECK(size > 0, "/proc/self/exe: %s", strerror(errno));
+    self[size] = 0;
+    fflush(stdout);
+    const std::string command = "GDS_NVCOMP_LIBRARY='" + nvcomp_library + "' '" + self +
+                                "' nvcomp '" + folder + "'";
+    CHECK(system(command.c_str()) == 0, "%s", command.c_str());
+}
+
 const Case CASES[] = {
     {"what_a_file_is", what_a_file_is},
     {"every_codec_and_encoding_gives_what_was_written",
@@ -420,6 +482,7 @@ const Case CASES[] = {
     {"several_threads_load_at_once", several_threads_load_at_once},
     {"damaged_files_are_answered", damaged_files_are_answered},
     {"rates", rates},
+    {"nvcomp_in_a_process_of_its_own", nvcomp_in_a_process_of_its_own},
 };
 
 bool make_files() {
@@ -433,7 +496,15 @@ bool make_files() {
 
 } // namespace
 
-int main() {
+int main(int count, char **words) {
+    if (count == 3 && strcmp(words[1], "nvcomp") == 0) {
+        folder = words[2];
+        return run_cases(NVCOMP_CASES, 1);
+    }
+    // All but one case are of the library without nvCOMP: damaged files are among them.
+    const char *named = getenv("GDS_NVCOMP_LIBRARY");
+    nvcomp_library = named != nullptr ? named : "auto";
+    unsetenv("GDS_NVCOMP_LIBRARY");
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
         return run_cases(CASES, 0);

@@ -11,67 +11,9 @@
  * loop stands for the lanes of a warp (tests/device_kernel_parquet.rs).
  */
 
-#include "parquet.cuh"
+#include "parquet_prefixes.cuh"
 
 namespace {
-
-GDS_FN unsigned gds_count(unsigned word)
-{
-#ifdef __CUDACC__
-    return __popc(word);
-#else
-    return (unsigned)__builtin_popcount(word);
-#endif
-}
-
-GDS_FN void gds_or(gds_u64 words, gds_u64 word, unsigned bits)
-{
-    unsigned *at = reinterpret_cast<unsigned *>(words) + word;
-    if (bits != 0) {
-#ifdef __CUDACC__
-        /* Pages share the words where they meet. */
-        atomicOr(at, bits);
-#else
-        *at |= bits;
-#endif
-    }
-}
-
-/* `count` bits (32 at most) from bit `bit` of a bitmap of words on. */
-GDS_FN unsigned gds_bitmap(gds_u64 words, gds_u64 bit, unsigned count)
-{
-    const unsigned *at = reinterpret_cast<const unsigned *>(words) + bit / 32;
-    const unsigned skip = (unsigned)(bit % 32);
-    unsigned bits = at[0] >> skip;
-    if (skip + count > 32) {
-        bits |= at[1] << (32 - skip);
-    }
-    return count == 32 ? bits : bits & ((1u << count) - 1);
-}
-
-/* The sum of what the lanes have; on the processor one variable has it already. */
-GDS_FN unsigned gds_total(unsigned mine)
-{
-#ifdef __CUDACC__
-    for (unsigned step = GDS_LANES / 2; step > 0; step /= 2) {
-        mine += __shfl_xor_sync(0xffffffffu, mine, step);
-    }
-#endif
-    return mine;
-}
-
-/* Four bytes at any address. Reads the aligned words that they lie in. */
-GDS_FN unsigned gds_word_at(const unsigned char *p)
-{
-#ifdef __CUDACC__
-    const gds_u64 address = reinterpret_cast<gds_u64>(p);
-    const unsigned *words = reinterpret_cast<const unsigned *>(address & ~3ull);
-    const unsigned skip = 8 * (unsigned)(address & 3);
-    return skip == 0 ? words[0] : __funnelshift_r(words[0], words[1], skip);
-#else
-    return gds_load32(p);
-#endif
-}
 
 GDS_FN gds_reader gds_values_of(const gds_parquet_page &page)
 {
@@ -273,6 +215,8 @@ GDS_FN void gds_expand(gds_parquet_page &page, const gds_parquet_column &column)
         });
     } else if (page.encoding == GDS_PARQUET_DELTA_LENGTH_BYTE_ARRAY) {
         status = gds_place_strings(r, page);
+    } else if (page.encoding == GDS_PARQUET_DELTA_BYTE_ARRAY) {
+        status = gds_place_suffixes(r, page);
     } else if (strings) {
         status = gds_walk_strings(r, page);
     }
@@ -285,13 +229,20 @@ GDS_FN void gds_expand(gds_parquet_page &page, const gds_parquet_column &column)
                 i, page.present, bytes, [&](gds_u64 at) { return (gds_u64)placed[at].size; },
                 [](gds_u64, gds_u64) {});
         }
-        status = bytes > 0x7FFFFFFFull ? GDS_PARQUET_LENGTH : GDS_PARQUET_OK;
+        if (bytes > 0x7FFFFFFFull) {
+            /* What prefixes repeat may be right all the same. */
+            status = page.encoding == GDS_PARQUET_DELTA_BYTE_ARRAY ? GDS_PARQUET_UNSUPPORTED
+                                                                   : GDS_PARQUET_LENGTH;
+        }
     }
     gds_tell(page, status, r.at);
     GDS_FOR_LANES(lane)
     {
         if (lane == 0) {
             page.bytes = bytes;
+            if (page.encoding == GDS_PARQUET_DELTA_BYTE_ARRAY) {
+                page.at = r.at;
+            }
         }
     }
 }
@@ -468,6 +419,8 @@ GDS_FN void gds_gather(const gds_parquet_page &page, const gds_parquet_column &c
         }
     }
     gds_u64 end = page.bytes_before;
+    /* Where the last string begins. */
+    gds_u64 last = end;
     gds_group group = {0, 0, 0, 0};
     for (group = gds_next_group(page, column, group); group.count != 0;
          group = gds_next_group(page, column, group)) {
@@ -481,8 +434,14 @@ GDS_FN void gds_gather(const gds_parquet_page &page, const gds_parquet_column &c
                 return (group.mask >> lane & 1) != 0 ? (gds_u64)scratch[rank].size : 0;
             },
             [&](gds_u64 place, gds_u64 sum) { offsets[place + 1] = (unsigned)sum; });
+        const unsigned there = gds_count(group.mask);
+        if (page.encoding == GDS_PARQUET_DELTA_BYTE_ARRAY) {
+            gds_gather_prefixed(page, to, group.rank, there, begin, last);
+            last = there != 0 ? end - scratch[group.rank + there - 1].size : last;
+            continue;
+        }
         gds_u64 at = begin;
-        for (unsigned n = 0; n < gds_count(group.mask); n++) {
+        for (unsigned n = 0; n < there; n++) {
             const gds_parquet_string string = scratch[group.rank + n];
             GDS_FOR_LANES(lane)
             {

@@ -29,6 +29,7 @@ enum gds_parquet_encoding {
     GDS_PARQUET_DELTA_BINARY_PACKED = 3,
     GDS_PARQUET_DELTA_LENGTH_BYTE_ARRAY = 4,
     GDS_PARQUET_BYTE_STREAM_SPLIT = 5,
+    GDS_PARQUET_DELTA_BYTE_ARRAY = 6,
 };
 
 /* From what stands in the page to what stands in the column. */
@@ -92,7 +93,8 @@ struct gds_parquet_page {
     unsigned present;
     /* Written: a gds_parquet_status. 0 before. */
     unsigned status;
-    /* Written: where in the page it went wrong, or where the values begin. */
+    /* Written: where in the page it went wrong, or where the values begin; with
+     * DELTA_BYTE_ARRAY, once expanded, where they end. */
     gds_u64 at;
 };
 
@@ -162,6 +164,69 @@ GDS_FN gds_u64 gds_left(const gds_reader &r)
     return r.size - r.at;
 }
 
+GDS_FN unsigned gds_load32(const unsigned char *p)
+{
+    return p[0] | (unsigned)p[1] << 8 | (unsigned)p[2] << 16 | (unsigned)p[3] << 24;
+}
+
+GDS_FN unsigned gds_count(unsigned word)
+{
+#ifdef __CUDACC__
+    return __popc(word);
+#else
+    return (unsigned)__builtin_popcount(word);
+#endif
+}
+
+GDS_FN void gds_or(gds_u64 words, gds_u64 word, unsigned bits)
+{
+    unsigned *at = reinterpret_cast<unsigned *>(words) + word;
+    if (bits != 0) {
+#ifdef __CUDACC__
+        /* Pages share the words where they meet. */
+        atomicOr(at, bits);
+#else
+        *at |= bits;
+#endif
+    }
+}
+
+/* `count` bits (32 at most) from bit `bit` of a bitmap of words on. */
+GDS_FN unsigned gds_bitmap(gds_u64 words, gds_u64 bit, unsigned count)
+{
+    const unsigned *at = reinterpret_cast<const unsigned *>(words) + bit / 32;
+    const unsigned skip = (unsigned)(bit % 32);
+    unsigned bits = at[0] >> skip;
+    if (skip + count > 32) {
+        bits |= at[1] << (32 - skip);
+    }
+    return count == 32 ? bits : bits & ((1u << count) - 1);
+}
+
+/* The sum of what the lanes have; on the processor one variable has it already. */
+GDS_FN unsigned gds_total(unsigned mine)
+{
+#ifdef __CUDACC__
+    for (unsigned step = GDS_LANES / 2; step > 0; step /= 2) {
+        mine += __shfl_xor_sync(0xffffffffu, mine, step);
+    }
+#endif
+    return mine;
+}
+
+/* Four bytes at any address. Reads the aligned words that they lie in. */
+GDS_FN unsigned gds_word_at(const unsigned char *p)
+{
+#ifdef __CUDACC__
+    const gds_u64 address = reinterpret_cast<gds_u64>(p);
+    const unsigned *words = reinterpret_cast<const unsigned *>(address & ~3ull);
+    const unsigned skip = 8 * (unsigned)(address & 3);
+    return skip == 0 ? words[0] : __funnelshift_r(words[0], words[1], skip);
+#else
+    return gds_load32(p);
+#endif
+}
+
 /* A number of 7 bits a byte. */
 GDS_FN unsigned gds_varint(gds_reader &r, gds_u64 &value)
 {
@@ -182,11 +247,6 @@ GDS_FN unsigned gds_varint(gds_reader &r, gds_u64 &value)
 GDS_FN gds_u64 gds_unzigzag(gds_u64 value)
 {
     return (value >> 1) ^ (0 - (value & 1));
-}
-
-GDS_FN unsigned gds_load32(const unsigned char *p)
-{
-    return p[0] | (unsigned)p[1] << 8 | (unsigned)p[2] << 16 | (unsigned)p[3] << 24;
 }
 
 /* `width` bits (at most 64) from bit `bit` on; bytes from `end` on are not read. */

@@ -13,8 +13,8 @@ use gds_rs::device::{
     ParquetColumn, ParquetConversion as To, ParquetEncoding as Encoding, ParquetPage,
 };
 use parquet_pages::{
-    Kernels, Made, Out, Random, column, decode, deltas, hold, hybrid, pack, plain_i64,
-    plain_strings, small, text,
+    Kernels, Made, Out, Random, alike, column, decode, deltas, hold, hybrid, pack, plain_i64,
+    plain_strings, prefixed, small, text,
 };
 
 fn valid_of(random: &mut Random, count: usize) -> Vec<bool> {
@@ -355,6 +355,51 @@ fn strings_plain_and_with_packed_lengths() {
         &packed,
         &same_strings,
     );
+}
+
+#[test]
+fn strings_that_share_their_beginnings() {
+    for (seed, value) in [(16, alike as fn(&mut Random) -> Vec<u8>), (17, text)] {
+        round_trips(
+            seed,
+            Encoding::DeltaByteArray,
+            &column(To::Bytes, 0, 0),
+            &value,
+            &prefixed,
+            &same_strings,
+        );
+    }
+}
+
+/// Each is the one before and a byte more, or the same again: the longest ways back.
+#[test]
+fn strings_that_grow_and_strings_that_are_all_the_same() {
+    let kernels = Kernels::new();
+    for step in [0, 1] {
+        let strings: Vec<Vec<u8>> = (0..1000)
+            .map(|n| (0..7 + step * n).map(|i| (i * 31 % 251) as u8).collect())
+            .collect();
+        let mut random = Random(21);
+        let made = Made {
+            valid: None,
+            count: strings.len(),
+            encoding: Encoding::DeltaByteArray,
+            values: {
+                let sizes = strings.iter().map(|s| s.len() as i64);
+                let prefixes: Vec<i64> = [0].into_iter().chain(sizes).take(1000).collect();
+                let rests: Vec<i64> = (0..1000).map(|n| if n == 0 { 7 } else { step }).collect();
+                let bytes = strings.iter().enumerate();
+                let bytes =
+                    bytes.flat_map(|(n, s)| &s[if n == 0 { 0 } else { s.len() - step as usize }..]);
+                let bytes: Vec<u8> = bytes.copied().collect();
+                [deltas(&prefixes), deltas(&rests), bytes].concat()
+            },
+            version_2: true,
+        };
+        let out = decode(&kernels, &mut random, &[made], column(To::Bytes, 0, 0));
+        assert!(out.statuses.iter().all(|s| s.0 == 0), "{:?}", out.statuses);
+        same_strings(&strings.into_iter().map(Some).collect::<Vec<_>>(), &out);
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use gds_rs::device::{
     ParquetStatus as Status,
 };
 use parquet_pages::{
-    Kernels, Made, Random, column, decode, deltas, hold, hybrid, plain_i64, plain_strings, small,
-    text,
+    Kernels, Made, Random, alike, column, decode, deltas, hold, hybrid, plain_i64, plain_strings,
+    small, text,
 };
 
 #[test]
@@ -40,6 +40,16 @@ fn broken_pages_have_a_status_and_leave_the_others_alone() {
         let out = decode(&kernels, &mut Random(1), &all, *column);
         assert_eq!((out.statuses[0].0, out.statuses[2].0), (0, 0));
         out.statuses[1]
+    };
+    let prefixed = |prefixes: &[i64], rests: &[i64], rest: &[u8], column: &ParquetColumn| {
+        let values = [deltas(prefixes), deltas(rests), rest.to_vec()].concat();
+        run(
+            Encoding::DeltaByteArray,
+            prefixes.len(),
+            false,
+            values,
+            column,
+        )
     };
     let numbers = column(To::Copy, 8, 8);
     let dictionary = ParquetColumn {
@@ -186,6 +196,18 @@ fn broken_pages_have_a_status_and_leave_the_others_alone() {
             ),
             Status::Truncated,
         ),
+        // A first string that shares something, one that shares more than there is, rests that
+        // are negative, too long, and too few.
+        (prefixed(&[1, 0], &[1, 1], b"ab", &bytes), Status::Length),
+        (prefixed(&[0, 2], &[1, 1], b"ab", &bytes), Status::Length),
+        (prefixed(&[0, 1], &[1, -1], b"ab", &bytes), Status::Length),
+        (prefixed(&[0, -1], &[1, 1], b"ab", &bytes), Status::Length),
+        (prefixed(&[0, 1], &[1, 2], b"ab", &bytes), Status::Truncated),
+        (prefixed(&[0, 1], &[1], b"a", &bytes), Status::Deltas),
+        (
+            run(Encoding::DeltaByteArray, 2, false, deltas(&[0, 1]), &bytes),
+            Status::Deltas,
+        ),
     ];
     for (n, ((status, _), wanted)) in cases.into_iter().enumerate() {
         assert_eq!(status, wanted as u32, "case {n}");
@@ -248,7 +270,7 @@ fn flipped_and_cut_pages_stay_inside_their_memory() {
         let strings: Vec<Vec<u8>> = (0..count).map(|_| text(&mut random)).collect();
         let lengths: Vec<i64> = strings.iter().map(|s| s.len() as i64).collect();
         let indices: Vec<u64> = (0..count).map(|_| random.below(7)).collect();
-        let (encoding, column, mut values) = match random.below(5) {
+        let (encoding, column, mut values) = match random.below(6) {
             0 => (
                 Encoding::Plain,
                 column(To::Copy, 8, 8),
@@ -271,6 +293,11 @@ fn flipped_and_cut_pages_stay_inside_their_memory() {
                     column(To::Bytes, 0, 0),
                     bytes,
                 )
+            }
+            4 => {
+                let alike: Vec<Vec<u8>> = (0..count).map(|_| alike(&mut random)).collect();
+                let bytes = parquet_pages::prefixed(&mut random, &alike);
+                (Encoding::DeltaByteArray, column(To::Bytes, 0, 0), bytes)
             }
             _ => {
                 let column = ParquetColumn {

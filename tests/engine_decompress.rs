@@ -79,6 +79,7 @@ fn compress(codec: DecompressCodec, bytes: &[u8]) -> Vec<u8> {
             encoder.finish().unwrap()
         }
         DecompressCodec::Snappy => snap::raw::Encoder::new().compress_vec(bytes).unwrap(),
+        other => panic!("{other:?} is not for the kernel"),
     }
 }
 

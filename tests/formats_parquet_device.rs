@@ -171,7 +171,10 @@ fn with_encodings(
 }
 
 fn builders() -> Vec<WriterPropertiesBuilder> {
-    use Encoding::{BYTE_STREAM_SPLIT, DELTA_BINARY_PACKED, DELTA_LENGTH_BYTE_ARRAY, PLAIN, RLE};
+    use Encoding::{
+        BYTE_STREAM_SPLIT, DELTA_BINARY_PACKED, DELTA_BYTE_ARRAY, DELTA_LENGTH_BYTE_ARRAY, PLAIN,
+        RLE,
+    };
     let deltas = ["i8", "u16", "i32", "i64", "few", "ts", "dec9", "dec18"];
     let deltas: Vec<_> = deltas
         .iter()
@@ -187,7 +190,8 @@ fn builders() -> Vec<WriterPropertiesBuilder> {
         ("bytes", DELTA_LENGTH_BYTE_ARRAY),
         ("bool", RLE),
     ];
-    let ways: [&dyn Fn() -> WriterPropertiesBuilder; 4] = [
+    let prefixes = [("text", DELTA_BYTE_ARRAY), ("bytes", DELTA_BYTE_ARRAY)];
+    let ways: [&dyn Fn() -> WriterPropertiesBuilder; 5] = [
         &WriterProperties::builder,
         &|| with_encodings(WriterProperties::builder(), &[("i32", PLAIN)]),
         &|| {
@@ -197,6 +201,7 @@ fn builders() -> Vec<WriterPropertiesBuilder> {
             )
         },
         &|| with_encodings(WriterProperties::builder(), &split),
+        &|| with_encodings(WriterProperties::builder(), &prefixes),
     ];
     let mut all = Vec::new();
     for way in ways {

@@ -154,7 +154,20 @@ fn devices(report: &mut Report, config: &Config) -> bool {
     for gpu in pci_gpus(Path::new("/sys/bus/pci/devices")) {
         report.ok("PCI", gpu);
     }
+    let driver = devices.iter().map(|d| d.driver_version).max().unwrap_or(0);
+    nvcomp(report, driver);
     has_cuda
+}
+
+/// nvCOMP, which is optional, and its CUDA beside that of the driver (0: there is none).
+fn nvcomp(report: &mut Report, driver: i32) {
+    match device::nvcomp::load() {
+        Ok(library) => match library.on_driver(driver) {
+            Ok(library) => report.ok("nvCOMP", library.to_string()),
+            Err(error) => report.add("nvCOMP", State::Note, error.message(), ""),
+        },
+        Err(error) => report.add("nvCOMP", State::Note, error.message(), ""),
+    }
 }
 
 fn device_name(info: &DeviceInfo) -> String {

@@ -12,6 +12,7 @@
 
 mod cuda;
 mod host;
+pub mod nvcomp;
 mod open;
 mod pages;
 mod work;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub use nvcomp::{LibraryJob, LibraryNeeds, LibraryVerdict, LibraryWork, Nvcomp};
 pub use open::{host, list, open, open_auto};
 pub use work::{
     CrcRange, CrcVerdict, CrcWork, DecompressChunk, DecompressCodec, DecompressStatus,
@@ -314,6 +316,36 @@ pub trait Device: Send + Sync + fmt::Debug {
     unsafe fn decompress_chunks(&self, work: &DecompressWork, stream: Stream) -> Result<()> {
         let _ = (work, stream);
         Err(no_kernel("decompress"))
+    }
+
+    /// The vendor's library that decompresses what the kernel does not: nvCOMP.
+    ///
+    /// # Errors
+    /// `NotSupported` with why this device has none, and what to do about it.
+    fn library(&self) -> Result<&'static Nvcomp> {
+        Err(no_kernel("decompress Zstandard or gzip"))
+    }
+
+    /// What `library_decompress` needs for chunks like these.
+    ///
+    /// # Errors
+    /// As `library`.
+    fn library_needs(&self, job: &LibraryJob) -> Result<LibraryNeeds> {
+        self.library()?.needs(job, Stream(0))
+    }
+
+    /// Decompresses many chunks by the vendor's library, ordered in `stream`.
+    ///
+    /// # Safety
+    /// Everything that `work` names is valid until the stream has passed and aligned as
+    /// `library_needs` says; outputs overlap nothing, and nobody else writes. The chunks are
+    /// trusted: what a damaged one does is undefined (see `nvcomp`).
+    ///
+    /// # Errors
+    /// As `library`; `Cuda` when it cannot be launched.
+    unsafe fn library_decompress(&self, work: &LibraryWork, stream: Stream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.library()?.decompress(work, stream) }
     }
 
     /// Loads what `parquet_pages` needs, as `crc32c_prepare`.

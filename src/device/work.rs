@@ -64,6 +64,18 @@ pub enum DecompressCodec {
     Lz4Frame = 2,
     /// Snappy without framing.
     Snappy = 3,
+    /// One Zstandard frame. Not for the kernel: for `Device::library_decompress`.
+    Zstd = 4,
+    /// One gzip member. Not for the kernel: for `Device::library_decompress`.
+    Gzip = 5,
+}
+
+impl DecompressCodec {
+    /// Whether the kernel takes it apart; else the vendor's library may.
+    #[must_use]
+    pub const fn is_for_the_kernel(self) -> bool {
+        !matches!(self, Self::Zstd | Self::Gzip)
+    }
 }
 
 /// What became of a chunk. The numbers are those of `kernels/decompress.cu`, which says more.
@@ -86,6 +98,8 @@ pub enum DecompressStatus {
     Unsupported = 6,
     /// There is input behind the end.
     Trailing = 7,
+    /// Damaged, or not for the vendor's library, which does not say. The kernel never answers so.
+    Refused = 8,
 }
 
 /// One chunk that `Device::decompress_chunks` takes apart. The layout is shared with
@@ -138,6 +152,9 @@ pub enum ParquetEncoding {
     DeltaLengthByteArray = 4,
     /// First bytes of all values, then second bytes, and so on.
     ByteStreamSplit = 5,
+    /// Packed lengths of what is shared with the string before, packed lengths of the rest, and
+    /// all rests.
+    DeltaByteArray = 6,
 }
 
 /// From what stands in a page to what stands in a column; `kernels/parquet.cuh` says more.

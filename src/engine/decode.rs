@@ -403,7 +403,8 @@ fn goes(column: &PageColumn<'_>, encoding: ParquetEncoding) -> bool {
     match column.conversion {
         ParquetConversion::Bits => matches!(encoding, E::Plain | E::Rle),
         ParquetConversion::Bytes => {
-            matches!(encoding, E::Plain | E::Dictionary | E::DeltaLengthByteArray)
+            let deltas = matches!(encoding, E::DeltaLengthByteArray | E::DeltaByteArray);
+            deltas || matches!(encoding, E::Plain | E::Dictionary)
         }
         ParquetConversion::Int96 => {
             (column.width_in, column.width_out) == (12, 8)

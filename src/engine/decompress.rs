@@ -47,7 +47,9 @@ impl Context {
     /// Decompresses chunks by a kernel, a warp a chunk: worth it for hundreds of them. Waits, in a
     /// stream of its own: what the caller's streams do with the memory must be done before. Nothing
     /// outside a chunk's output is written, whatever stands in it. From many threads at once; each
-    /// that was ever inside keeps 1 MiB of device and pinned memory for the next call.
+    /// that was ever inside keeps 1 MiB of device and pinned memory for the next call. What is not
+    /// for the kernel goes to the vendor's library where there is one (`can_decompress`), which
+    /// trusts it (`device::nvcomp`).
     ///
     /// # Errors
     /// `NotSupported` where the device has no such kernel, or no memory for its work: copy the
@@ -57,6 +59,9 @@ impl Context {
         for chunk in chunks {
             self.check_reach(chunk.from, chunk.from_offset, chunk.from_size)?;
             self.check_reach(chunk.to, chunk.to_offset, chunk.to_size)?;
+        }
+        if let Some(done) = self.decompress_mixed(chunks)? {
+            return Ok(done);
         }
         let shared = &self.inner().shared;
         let device = &*shared.device;

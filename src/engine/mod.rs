@@ -18,6 +18,7 @@ mod context;
 mod crc;
 mod decode;
 mod decompress;
+mod decompress_library;
 mod explain;
 mod file;
 mod identity;

@@ -48,6 +48,8 @@ struct Chosen {
     first: u64,
     count: u64,
     load: LoadOptions,
+    /// How far to read ahead was not said.
+    default_ahead: bool,
 }
 
 /// # Safety
@@ -160,7 +162,11 @@ pub(super) unsafe fn load(
     let arrow = handle::borrow(arrow, "arrow")?;
     convert::check_pointer(columns_out, "columns_out")?;
     // SAFETY: the caller's promise.
-    let chosen = unsafe { Chosen::new(selection)? };
+    let mut chosen = unsafe { Chosen::new(selection)? };
+    if chosen.default_ahead {
+        // All of them will stand in memory together, and what is compressed is faster together.
+        chosen.load.ahead = AHEAD_MAX as usize;
+    }
     let loaded = chosen.load(&arrow.reader, &arrow.context)?;
     let schema = loaded.schema().clone();
     let batches = loaded.collect::<crate::error::Result<Vec<_>>>()?;
@@ -361,7 +367,9 @@ impl Chosen {
                     given.ahead as usize
                 },
                 options,
+                ..plain
             },
+            default_ahead: given.ahead == 0,
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_schema::DataType;
 use gds_rs::engine::Context;
 use gds_rs::error::ErrorKind;
-use gds_rs::formats::arrow::{ArrowPipe, ArrowReader, LoadOptions, to_host};
+use gds_rs::formats::arrow::{ArrowPipe, ArrowReader, LoadOptions, Unpack, to_host};
 use gds_rs::formats::{Array, MemorySource};
 
 /// Batches are loaded while they are smaller than this, bytes.
@@ -51,6 +51,8 @@ pub fn drive(context: &Context, bytes: &[u8]) -> usize {
         }
         let options = LoadOptions {
             validate: Some(true),
+            // Where the device decompresses; elsewhere the host does.
+            unpack: Unpack::Device,
             ..LoadOptions::default()
         };
         let Ok(mut batches) = reader.load(context, &columns, batch..batch + 1, &options) else {
@@ -72,7 +74,10 @@ pub fn drive(context: &Context, bytes: &[u8]) -> usize {
     }
     let all = loaded == reader.batch_count();
     if all && !bytes.starts_with(b"ARROW1") && bytes.len() < 1 << 20 {
-        let options = LoadOptions::default();
+        let options = LoadOptions {
+            unpack: Unpack::Device,
+            ..LoadOptions::default()
+        };
         let bytes = std::io::Cursor::new(bytes.to_vec());
         if let Ok(pipe) = ArrowPipe::open(context, bytes, "pipe", &options) {
             let count = pipe.take(16).filter(Result::is_ok).count();

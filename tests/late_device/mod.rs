@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use gds_rs::config::Config;
 use gds_rs::device::{
-    self, CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, ParquetStep, ParquetWork,
-    PointerInfo, Stream, StreamControl,
+    self, CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, Nvcomp, ParquetStep,
+    ParquetWork, PointerInfo, Stream, StreamControl,
 };
 use gds_rs::engine::Context;
 use gds_rs::io::Io;
@@ -32,6 +32,7 @@ pub struct LateDevice {
     marks: Mutex<Marks>,
     has_crc_kernel: bool,
     kernels: Option<Kernels>,
+    library: Option<&'static Nvcomp>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +49,7 @@ impl LateDevice {
             marks: Mutex::default(),
             has_crc_kernel: true,
             kernels: None,
+            library: None,
         })
     }
 
@@ -58,6 +60,7 @@ impl LateDevice {
             marks: Mutex::default(),
             has_crc_kernel: false,
             kernels: None,
+            library: None,
         })
     }
 
@@ -68,6 +71,18 @@ impl LateDevice {
             marks: Mutex::default(),
             has_crc_kernel: true,
             kernels: Some(kernels),
+            library: None,
+        })
+    }
+
+    /// A device whose kernels the processor runs, and which has a library that decompresses.
+    pub fn with_library(kernels: Kernels, library: &'static Nvcomp) -> Arc<Self> {
+        Arc::new(Self {
+            host: device::host(),
+            marks: Mutex::default(),
+            has_crc_kernel: true,
+            kernels: Some(kernels),
+            library: Some(library),
         })
     }
 
@@ -190,6 +205,10 @@ impl Device for LateDevice {
         // SAFETY: the caller's promise; the function was compiled from the kernel's source.
         unsafe { (self.kernels()?.decompress)(work) };
         Ok(())
+    }
+    fn library(&self) -> Result<&'static Nvcomp> {
+        let none = || Error::new(ErrorKind::NotSupported, "there is no library");
+        self.library.ok_or_else(none)
     }
     fn parquet_prepare(&self) -> Result<()> {
         self.kernels().map(|_| ())

@@ -269,3 +269,32 @@ pub fn plain_strings(values: &[Vec<u8>]) -> Vec<u8> {
     let one = |v: &Vec<u8>| [&(v.len() as u32).to_le_bytes()[..], v].concat();
     values.iter().flat_map(one).collect()
 }
+
+/// Strings that begin like others: of few letters, and some twice.
+pub fn alike(random: &mut Random) -> Vec<u8> {
+    let size = match random.below(9) {
+        0 => random.below(300),
+        1 => 20,
+        _ => random.below(24),
+    };
+    let letter = |random: &mut Random| b'a' + u8::from(random.below(12) == 0);
+    (0..size).map(|_| letter(random)).collect()
+}
+
+/// DELTA_BYTE_ARRAY. What is shared with the string before is not always used whole.
+pub fn prefixed(random: &mut Random, values: &[Vec<u8>]) -> Vec<u8> {
+    let (mut prefixes, mut suffixes, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut last: &[u8] = &[];
+    for value in values {
+        let shared = last.iter().zip(value).take_while(|(a, b)| a == b).count();
+        let used = match random.below(4) {
+            0 => random.below(shared as u64 + 1) as usize,
+            _ => shared,
+        };
+        prefixes.push(used as i64);
+        suffixes.push((value.len() - used) as i64);
+        bytes.extend(&value[used..]);
+        last = value;
+    }
+    [deltas(&prefixes), deltas(&suffixes), bytes].concat()
+}

@@ -26,8 +26,9 @@ use self::driver::code;
 use self::kernels::CopyKernel;
 use self::lazy::LazyKernel;
 use super::{
-    CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, ParquetStep, ParquetWork,
-    PointerInfo, Stream, StreamControl, pages,
+    CopyPiece, CrcWork, DecompressWork, Device, DeviceInfo, Event, LibraryJob, LibraryNeeds,
+    LibraryWork, Nvcomp, ParquetStep, ParquetWork, PointerInfo, Stream, StreamControl, nvcomp,
+    pages,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -486,6 +487,21 @@ impl Device for CudaDevice {
         let what = || format!("launch the decompression kernel for {} chunks", work.count);
         // SAFETY: the caller keeps the promises of `decompress_chunks`; the context is current.
         unsafe { kernel.launch(self.driver, 0, work, work.count, stream, what) }
+    }
+
+    fn library(&self) -> Result<&'static Nvcomp> {
+        nvcomp::load()?.on_driver(self.info.driver_version)
+    }
+
+    fn library_needs(&self, job: &LibraryJob) -> Result<LibraryNeeds> {
+        let _entered = self.enter()?;
+        self.library()?.needs(job, Stream(0))
+    }
+
+    unsafe fn library_decompress(&self, work: &LibraryWork, stream: Stream) -> Result<()> {
+        let _entered = self.enter()?;
+        // SAFETY: the caller keeps the promises; the context is current.
+        unsafe { self.library()?.decompress(work, stream) }
     }
 
     fn parquet_prepare(&self) -> Result<()> {

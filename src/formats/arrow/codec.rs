@@ -83,6 +83,9 @@ pub(super) fn decode(
     context: &Context,
     (to, base): (&Buffer, u64),
 ) -> Result<()> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     let work = || {
@@ -94,8 +97,7 @@ pub(super) fn decode(
             }
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(jobs.len()).min(THREADS_MAX);
+    let threads = (threads() as usize).min(jobs.len());
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // Without another thread this one does it all.
@@ -104,6 +106,12 @@ pub(super) fn decode(
         work();
     });
     failed.into_inner().map_or(Ok(()), Err)
+}
+
+/// Threads that decode at once, at most.
+pub(super) fn threads() -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.min(THREADS_MAX) as u64
 }
 
 fn decode_one(

@@ -1,5 +1,5 @@
-//! Batches into device memory: bodies as they are, straight from the file; what is compressed
-//! through the host.
+//! Batches into device memory: bodies as they are, straight from the file; what is compressed is
+//! decompressed there, or on its way through the host.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -9,9 +9,11 @@ use std::sync::Arc;
 use arrow_schema::Schema;
 
 use super::body::{self, BatchPlan};
+use super::codec::Job;
 use super::layout::{self, Planned};
 use super::message::corrupted;
 use super::reader::ArrowReader;
+use super::unpack::{self, Packed, Unpack};
 use super::{codec, join, validate};
 use crate::engine::{Buffer, Context, File, MemoryKind, Operation, Options, Ticket, Transfer};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +31,8 @@ pub struct LoadOptions {
     pub validate: Option<bool>,
     /// Batches that are on their way while one is looked at.
     pub ahead: usize,
+    /// Where compressed buffers are decompressed.
+    pub unpack: Unpack,
     /// How bytes are moved.
     pub options: Options,
 }
@@ -38,6 +42,7 @@ impl Default for LoadOptions {
         Self {
             validate: None,
             ahead: 2,
+            unpack: Unpack::default(),
             options: Options::default(),
         }
     }
@@ -70,6 +75,10 @@ struct Flight {
     plan: BatchPlan,
     buffer: Buffer,
     ticket: Option<Ticket>,
+    /// What the device decompresses.
+    packed: Option<Packed>,
+    /// What the host decompresses.
+    left: Vec<Job>,
 }
 
 /// Dictionaries that are in device memory, with the messages that they are made of.
@@ -118,11 +127,18 @@ impl Batches {
 
     fn advance(&mut self) -> Result<Option<Batch>> {
         while self.flights.len() <= self.load.ahead
+            && self.packed_bytes() < unpack::AHEAD_BYTES
             && let Some(index) = self.left.next()
         {
             let plan = self.reader.plan(index, &self.columns)?;
-            let flight = self.start(plan)?;
+            let together = (self.flights.len() + 1 + self.left.len()).min(self.load.ahead + 1);
+            let flight = self.start(plan, together as u64)?;
             self.flights.push_back(flight);
+        }
+        if let Some(first) = self.flights.front()
+            && first.packed.is_some()
+        {
+            unpack_all(&self.context, self.reader.source(), &mut self.flights)?;
         }
         let Some(flight) = self.flights.pop_front() else {
             return Ok(None);
@@ -171,15 +187,23 @@ impl Batches {
             let zeros = [0; body::ALIGN as usize];
             self.context.upload(&[(&zeros, buffer, offset + at)])?;
         }
-        let place = (buffer, offset);
-        codec::decode(self.reader.source(), &plan.jobs, &self.context, place)?;
+        let from = (self.reader.source(), self.reader.file());
+        let how = (self.load.unpack, &self.load.options);
+        unpack::all(&self.context, from, plan, (buffer, offset), how)?;
         let columns = plan.arrays(buffer, offset, &mut |id, keys| {
             self.dictionary(id, plan.seen, keys)
         })?;
         self.checked(columns, plan.rows, plan.offset)
     }
 
-    fn start(&self, plan: BatchPlan) -> Result<Flight> {
+    /// Compressed bytes that are in device memory.
+    fn packed_bytes(&self) -> u64 {
+        let packed = self.flights.iter().filter_map(|f| f.packed.as_ref());
+        packed.map(Packed::size).sum()
+    }
+
+    /// Begins to read a batch, of which `together` like it will be decompressed at once.
+    fn start(&self, plan: BatchPlan, together: u64) -> Result<Flight> {
         let buffer = allocate(&self.context, &plan)?;
         let mut ticket = None;
         if !plan.plan.pieces().is_empty() {
@@ -188,10 +212,18 @@ impl Batches {
                 None => copy_pieces(&self.context, self.reader.source(), &plan, &buffer)?,
             }
         }
+        let from = (self.reader.source(), self.reader.file());
+        let how = (self.load.unpack, together);
+        let packed = unpack::start(&self.context, from, &plan.jobs, how, &self.load.options)?;
         Ok(Flight {
+            left: match packed {
+                Some(_) => Vec::new(),
+                None => plan.jobs.clone(),
+            },
             plan,
             buffer,
             ticket,
+            packed,
         })
     }
 
@@ -211,13 +243,20 @@ impl Batches {
 
     /// Waits for a batch, and gives its columns.
     fn finish(&mut self, flight: Flight) -> Result<Vec<Array>> {
+        let source = self.reader.source();
+        let mut flights = VecDeque::from([flight]);
+        unpack_all(&self.context, source, &mut flights)?;
+        let Some(flight) = flights.pop_front() else {
+            return Ok(Vec::new());
+        };
         let Flight {
             plan,
             buffer,
             ticket,
+            left,
+            ..
         } = flight;
-        let place = (&buffer, 0);
-        codec::decode(self.reader.source(), &plan.jobs, &self.context, place)?;
+        codec::decode(source, &left, &self.context, (&buffer, 0))?;
         if let Some(ticket) = ticket {
             let moved = ticket.wait(None)?.bytes;
             if moved < plan.plan.bytes() {
@@ -259,7 +298,7 @@ impl Batches {
         for at in chain.iter().skip(done) {
             let plan = self.reader.dictionary_plan(*at, id, &node)?;
             let offset = plan.offset;
-            let flight = self.start(plan)?;
+            let flight = self.start(plan, 1)?;
             let loaded = self.finish(flight)?.pop();
             let part = loaded.ok_or_else(|| missing(self.reader.path(), id, offset))?;
             if self.load.validates(&self.context) {
@@ -276,7 +315,7 @@ impl Batches {
     /// No values, in memory that offsets can be read from.
     fn empty(&mut self, planned: &Planned) -> Result<Array> {
         let plan = BatchPlan::of_nothing(planned.clone());
-        let flight = self.start(plan)?;
+        let flight = self.start(plan, 1)?;
         let path = self.reader.path().to_path_buf();
         let array = self.finish(flight)?.pop();
         array.ok_or_else(|| missing(&path, 0, 0))
@@ -293,6 +332,37 @@ impl Iterator for Batches {
     fn next(&mut self) -> Option<Self::Item> {
         self.next_batch().transpose()
     }
+}
+
+/// Decompresses what lies compressed in device memory, that of all flights together.
+fn unpack_all(
+    context: &Context,
+    source: &dyn Source,
+    flights: &mut VecDeque<Flight>,
+) -> Result<()> {
+    let mut waiting = Vec::new();
+    let mut batches = Vec::new();
+    for flight in flights {
+        if let Some(packed) = flight.packed.take() {
+            batches.push(unpack::Batch {
+                jobs: &flight.plan.jobs,
+                packed,
+                to: &flight.buffer,
+                base: 0,
+            });
+            waiting.push(&mut flight.left);
+        }
+    }
+    if batches.is_empty() {
+        return Ok(());
+    }
+    for (left, found) in waiting
+        .into_iter()
+        .zip(unpack::finish(context, source, batches)?)
+    {
+        *left = found;
+    }
+    Ok(())
 }
 
 /// Memory for a batch, with the zeros in it.

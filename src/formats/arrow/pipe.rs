@@ -18,7 +18,7 @@ use super::load::{LoadOptions, allocate, copy_pieces, missing};
 use super::message::{self, Header, Kind, corrupted, unsupported};
 use super::reader::{plan_batch, plan_dictionary};
 use super::schema::Columns;
-use super::{codec, join, validate};
+use super::{join, unpack, validate};
 use crate::engine::{Buffer, Context};
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::{Array, Batch, MemorySource, Source};
@@ -219,7 +219,8 @@ impl ArrowPipe {
             let plan = plan(&source, &inside, &self.index)?;
             let buffer = allocate(&self.context, &plan)?;
             copy_pieces(&self.context, &source, &plan, &buffer)?;
-            codec::decode(&source, &plan.jobs, &self.context, (&buffer, 0))?;
+            let how = (self.load.unpack, &self.load.options);
+            unpack::all(&self.context, (&source, None), &plan, (&buffer, 0), how)?;
             (plan, buffer)
         } else {
             let nothing = MemorySource::new(Vec::new(), &name);

@@ -12,7 +12,7 @@ use super::failure::corrupted;
 use super::pages::PageKind;
 use super::reader::Parquet;
 use super::select::{Part, Root};
-use super::target::{Target, codec, encoding, target};
+use super::target::{Able, Target, codec, encoding, target};
 use crate::base::align_up;
 use crate::engine::{
     Buffer, Compressed, Context, DecompressCodec, DecompressStatus, EncodedPage, MemoryKind,
@@ -53,6 +53,9 @@ struct Ready {
     first: u64,
 }
 
+/// A page to decompress: root, page, from, to.
+type Work = (usize, u64, DecompressCodec, Place, Place);
+
 /// Decodes what the device can. An array a root, `None` where the host must.
 pub(super) fn decode(
     parquet: &Parquet,
@@ -60,18 +63,18 @@ pub(super) fn decode(
     parts: &[Part],
     roots: &[Root],
     chunks: &[Chunk],
-    kernels: bool,
+    able: Option<&Able>,
 ) -> Result<Vec<Option<(FieldRef, Array)>>> {
     let mut made: Vec<Option<(FieldRef, Array)>> = Vec::new();
     made.resize_with(roots.len(), || None);
-    if !kernels {
+    let Some(able) = able else {
         return Ok(made);
-    }
+    };
     let mut left_out = HashSet::new();
     loop {
         let mut targets = Vec::new();
         for root in (0..roots.len()).filter(|root| !left_out.contains(root)) {
-            targets.extend(target(parquet, parts, roots, chunks, root)?);
+            targets.extend(target(parquet, able, parts, roots, chunks, root)?);
         }
         if targets.is_empty() {
             return Ok(made);
@@ -116,12 +119,12 @@ fn before(roots: &[Root]) -> Vec<usize> {
     roots.iter().scan(0, add).collect()
 }
 
-/// Whether the device has kernels for pages.
-pub(super) fn has_kernels(context: &Context) -> Result<bool> {
+/// What the device can do; none where it has no kernels for pages.
+pub(super) fn able(context: &Context) -> Result<Option<Able>> {
     let none = context.decode_pages(&[], &[], &mut |_, _| Err(unexpected()));
     match none {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotSupported => Ok(false),
+        Ok(_) => Able::of(context).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotSupported => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -306,8 +309,7 @@ impl Job<'_> {
     ) -> Result<std::result::Result<(Vec<Ready>, Buffer), usize>> {
         let mut ready = Vec::new();
         let mut size = 0u64;
-        // Pages to decompress: root, page, from, to.
-        let mut work: Vec<(usize, u64, DecompressCodec, Place, Place)> = Vec::new();
+        let mut work: Vec<Work> = Vec::new();
         let mut starts = starts.iter();
         for target in targets {
             let mut first = 0;
@@ -385,11 +387,21 @@ impl Job<'_> {
         let list: Vec<_> = list.collect();
         let done = match list.is_empty() {
             true => Vec::new(),
-            false => self.context.decompress(&list)?,
+            false => match self.context.decompress(&list) {
+                // No memory for the library's work.
+                Err(error) if error.kind() == ErrorKind::NotSupported => {
+                    let of_library = |w: &&Work| !w.2.is_for_the_kernel();
+                    let root = work.iter().find(of_library).map(|w| w.0);
+                    return root.map(Err).ok_or(error);
+                }
+                done => done?,
+            },
         };
-        for ((root, offset, ..), done) in work.iter().zip(done) {
+        for ((root, offset, codec, ..), done) in work.iter().zip(done) {
             match done.status {
                 DecompressStatus::Ok => {}
+                // The library does not say what is wrong, and knows less than the host.
+                _ if !codec.is_for_the_kernel() => return Ok(Err(*root)),
                 DecompressStatus::Unsupported => return Ok(Err(*root)),
                 other => {
                     let text = format!(

@@ -13,7 +13,7 @@ use super::place::place;
 use super::prune::prune;
 use super::reader::Parquet;
 use super::select::{self, Part, Root, Selection};
-use super::target;
+use super::target::{self, Able};
 use crate::engine::Context;
 use crate::error::Result;
 use crate::formats::{Batch, Plan};
@@ -86,7 +86,7 @@ impl Parquet {
         selection: &Selection,
     ) -> Result<Batch> {
         let limit = selection.memory_limit.unwrap_or_else(free_memory);
-        let kernels = device::has_kernels(context)?;
+        let able = device::able(context)?;
         let mut plans: Vec<(&Part, ChunkPlan)> = Vec::new();
         for part in parts {
             let of_part = fetch::plan_part(self, part, roots)?;
@@ -94,14 +94,14 @@ impl Parquet {
         }
         let mut found: Vec<Option<Chunk>> = Vec::new();
         found.resize_with(plans.len(), || None);
-        if kernels && self.file().is_some() {
-            self.look(parts, roots, &plans, &mut found)?;
+        if let Some(able) = able.as_ref().filter(|_| self.file().is_some()) {
+            self.look(able, parts, roots, &plans, &mut found)?;
         }
         self.fetch(context, &plans, &mut found, limit)?;
         let mut chunks: Vec<Chunk> = found.into_iter().flatten().collect();
         chunks::check_cost(self, &chunks, limit)?;
         let path = self.source().path();
-        let mut made = device::decode(self, context, parts, roots, &chunks, kernels)?;
+        let mut made = device::decode(self, context, parts, roots, &chunks, able.as_ref())?;
         let rest: Vec<usize> = (0..roots.len()).filter(|at| made[*at].is_none()).collect();
         // What the device gave up on, the host has to see.
         let leaves: HashSet<usize> = rest
@@ -139,6 +139,7 @@ impl Parquet {
     /// Looks at the headers of the columns whose pages can go straight to the device.
     fn look(
         &self,
+        able: &Able,
         parts: &[Part],
         roots: &[Root],
         plans: &[(&Part, ChunkPlan)],
@@ -153,7 +154,7 @@ impl Parquet {
             before += root.leaves.len();
             let mut looked = Vec::with_capacity(own.len());
             // The metadata say no sooner than the pages.
-            if !target::may_be(self, parts, root) {
+            if !target::may_be(self, able, parts, root) {
                 continue;
             }
             for at in &own {
@@ -164,7 +165,7 @@ impl Parquet {
                 }
             }
             let is_all = looked.len() == own.len();
-            if is_all && target::target(self, parts, roots, &looked, number)?.is_some() {
+            if is_all && target::target(self, able, parts, roots, &looked, number)?.is_some() {
                 for (at, chunk) in own.into_iter().zip(looked) {
                     found[at] = Some(chunk);
                 }

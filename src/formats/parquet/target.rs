@@ -9,8 +9,32 @@ use super::decode::field_of;
 use super::pages::{Page, PageKind};
 use super::reader::Parquet;
 use super::select::{Part, Root};
-use crate::engine::{DecompressCodec, ParquetConversion, ParquetEncoding};
+use crate::engine::{Context, DecompressCodec, ParquetConversion, ParquetEncoding};
 use crate::error::Result;
+
+/// What the device can do: it has kernels for pages, and decompresses some codecs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Able(Vec<DecompressCodec>);
+
+impl Able {
+    /// What the device of a context, which has kernels, decompresses.
+    pub(super) fn of(context: &Context) -> Result<Self> {
+        use DecompressCodec as C;
+        let mut able = Self::default();
+        for codec in [C::Snappy, C::Lz4Block, C::Zstd, C::Gzip] {
+            if context.can_decompress(codec)? {
+                able.0.push(codec);
+            }
+        }
+        Ok(able)
+    }
+
+    /// Whether pages that are compressed so are for the device.
+    fn can(&self, compression: Compression) -> bool {
+        let needed = codec(compression);
+        needed.is_some_and(|codec| codec.is_none_or(|codec| self.0.contains(&codec)))
+    }
+}
 
 /// A column that the device decodes: what its values become.
 pub(super) struct Target {
@@ -27,6 +51,7 @@ pub(super) struct Target {
 /// What a column's values become on the device. `None` where the kernels do not know how.
 pub(super) fn target(
     parquet: &Parquet,
+    able: &Able,
     parts: &[Part],
     roots: &[Root],
     chunks: &[Chunk],
@@ -36,7 +61,8 @@ pub(super) fn target(
         return Ok(None);
     };
     let mut own = chunks.iter().filter(|chunk| chunk.plan.leaf == leaf);
-    if !may_be(parquet, parts, &roots[root]) || !own.all(|chunk| is_known(parquet, chunk)) {
+    let known = |chunk| is_known(parquet, able, chunk);
+    if !may_be(parquet, able, parts, &roots[root]) || !own.all(known) {
         return Ok(None);
     }
     let descriptor = parquet
@@ -59,7 +85,7 @@ pub(super) fn target(
 }
 
 /// Whether the kernels may know how, before a page was seen.
-pub(super) fn may_be(parquet: &Parquet, parts: &[Part], root: &Root) -> bool {
+pub(super) fn may_be(parquet: &Parquet, able: &Able, parts: &[Part], root: &Root) -> bool {
     let [leaf] = root.leaves[..] else {
         return false;
     };
@@ -70,7 +96,7 @@ pub(super) fn may_be(parquet: &Parquet, parts: &[Part], root: &Root) -> bool {
         && descriptor.path().parts().len() == 1;
     let goes = |part: &Part| {
         let column = metadata.row_group(part.row_group).column(leaf);
-        part.rows.is_none() && codec(column.compression()).is_some()
+        part.rows.is_none() && able.can(column.compression())
     };
     is_flat && parts.iter().all(goes)
 }
@@ -113,12 +139,11 @@ fn conversion(
 }
 
 /// Whether all pages of a chunk are for the kernels.
-fn is_known(parquet: &Parquet, chunk: &Chunk) -> bool {
+fn is_known(parquet: &Parquet, able: &Able, chunk: &Chunk) -> bool {
     let column = parquet
         .metadata()
         .row_group(chunk.row_group)
         .column(chunk.plan.leaf);
-    let codec = codec(column.compression());
     let dictionary = chunk
         .pages
         .iter()
@@ -141,19 +166,22 @@ fn is_known(parquet: &Parquet, chunk: &Chunk) -> bool {
             PageKind::Index => false,
         }
     };
-    codec.is_some()
+    able.can(column.compression())
         && chunk.plan.pages.is_none()
         && chunk.runs.len() == 1
         && dictionary.is_none_or(|at| at == 0)
         && chunk.pages.iter().all(page)
 }
 
-/// How pages are compressed: `Some(None)` when they are not, `None` when the device cannot.
+/// How pages are compressed: `Some(None)` when they are not, `None` when no device takes them
+/// apart.
 pub(super) fn codec(compression: Compression) -> Option<Option<DecompressCodec>> {
     match compression {
         Compression::UNCOMPRESSED => Some(None),
         Compression::SNAPPY => Some(Some(DecompressCodec::Snappy)),
         Compression::LZ4_RAW => Some(Some(DecompressCodec::Lz4Block)),
+        Compression::ZSTD(_) => Some(Some(DecompressCodec::Zstd)),
+        Compression::GZIP(_) => Some(Some(DecompressCodec::Gzip)),
         _ => None,
     }
 }
@@ -166,6 +194,7 @@ pub(super) fn encoding(number: i32) -> Option<ParquetEncoding> {
         3 => ParquetEncoding::Rle,
         5 => ParquetEncoding::DeltaBinaryPacked,
         6 => ParquetEncoding::DeltaLengthByteArray,
+        7 => ParquetEncoding::DeltaByteArray,
         9 => ParquetEncoding::ByteStreamSplit,
         _ => return None,
     })
