@@ -96,8 +96,8 @@ class Bench:
         self.tell("grid", [title, rows, columns, cells])
 
     def made(self):
-        """The files are there: the section's time begins."""
-        self.tell("note", f"{self.o.run}: files made in {time.monotonic() - self.began:.0f} s")
+        """All is ready: the section's time begins."""
+        self.tell("note", f"{self.o.run}: prepared in {time.monotonic() - self.began:.0f} s")
         self.deadline = time.monotonic() + self.o.limit
 
     def is_late(self):
