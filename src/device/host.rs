@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 
 use super::{
     CopyPiece, CrcRange, CrcVerdict, CrcWork, Device, DeviceInfo, Event, MemoryKind, PointerInfo,
-    Stream, StreamControl, pages,
+    Stream, StreamControl, kept, pages,
 };
 use crate::base::crc;
 use crate::config::DEVICE_HOST;
@@ -97,7 +97,7 @@ impl Device for HostDevice {
         }
         let kind = ErrorKind::OutOfDeviceMemory;
         let bytes = usize::try_from(size).unwrap_or(usize::MAX);
-        let pointer = pages::map(
+        let pointer = kept::alloc(
             bytes,
             kind,
             "device memory (host)",
@@ -109,8 +109,8 @@ impl Device for HostDevice {
 
     unsafe fn memory_free(&self, address: u64, size: u64) {
         self.ranges.write().remove(&address);
-        // SAFETY: the caller hands back one allocation of `memory_alloc(size)`, a mapping.
-        unsafe { pages::unmap(address as *mut u8, size as usize) };
+        // SAFETY: the caller hands back one allocation of `memory_alloc(size)`.
+        unsafe { kept::free(address as *mut u8, size as usize) };
     }
 
     fn memory_free_total(&self) -> Result<(u64, u64)> {

@@ -12,6 +12,7 @@
 
 mod cuda;
 mod host;
+mod kept;
 pub mod nvcomp;
 mod open;
 mod pages;
@@ -24,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use nvcomp::{LibraryJob, LibraryNeeds, LibraryVerdict, LibraryWork, Nvcomp};
 pub use open::{host, list, open, open_auto};
+pub use pages::HostPages;
 pub use work::{
     CrcRange, CrcVerdict, CrcWork, DecompressChunk, DecompressCodec, DecompressStatus,
     DecompressWork, ParquetColumn, ParquetConversion, ParquetEncoding, ParquetPage, ParquetStatus,

@@ -3,8 +3,9 @@
 //! The allocator of the standard library may abort on absurd sizes, and overcommit hands out what
 //! does not exist; here a size above the machine's memory is refused before the kernel is asked.
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 
+use super::kept;
 use crate::base::align_up;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -54,18 +55,30 @@ pub(super) fn mapped_size(size: usize) -> Option<usize> {
 /// # Errors
 /// `kind` with the size, what is free, and `advice`.
 pub(super) fn map(size: usize, kind: ErrorKind, what: &str, advice: &str) -> Result<*mut u8> {
+    let mapped = mapped_size(size).unwrap_or(usize::MAX);
+    map_rounded(size, mapped, kind, what, advice)
+}
+
+/// As [`map`], of `mapped` bytes, whole pages, for `size` that were asked for.
+pub(super) fn map_rounded(
+    size: usize,
+    mapped: usize,
+    kind: ErrorKind,
+    what: &str,
+    advice: &str,
+) -> Result<*mut u8> {
     let machine = machine()?;
     let refuse = |why: String| {
         let free = machine.free;
         let text = format!("allocate {size} bytes of {what}: {why}, {free} bytes free; {advice}");
         Error::new(kind, text)
     };
-    let Some(mapped) = mapped_size(size).filter(|m| *m as u64 <= machine.total) else {
+    if mapped as u64 > machine.total {
         return Err(refuse(format!(
             "this machine has {} bytes of memory",
             machine.total
         )));
-    };
+    }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: an anonymous mapping at an address of the kernel's choice overlays nothing.
@@ -94,6 +107,58 @@ pub(super) unsafe fn unmap(pointer: *mut u8, size: usize) {
     }
 }
 
+/// Ordinary memory for bulk that the processor looks at: page faults are few, and failure is an
+/// answer.
+#[derive(Debug)]
+pub struct HostPages {
+    pointer: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the mapping belongs to the value alone, as memory of a Vec<u8> does.
+unsafe impl Send for HostPages {}
+// SAFETY: as above; a shared reference only reads.
+unsafe impl Sync for HostPages {}
+
+impl HostPages {
+    /// So many bytes, which mean nothing before they are written.
+    ///
+    /// # Errors
+    /// `OutOfHostMemory`.
+    pub fn new(size: usize) -> Result<Self> {
+        let advice = "select less at a time";
+        let kind = ErrorKind::OutOfHostMemory;
+        let pointer = kept::alloc(size.max(1), kind, "memory", advice)?;
+        let pointer = NonNull::new(pointer).ok_or_else(|| {
+            let text = format!("allocate {size} bytes of memory: the kernel gave address 0");
+            Error::new(ErrorKind::OutOfHostMemory, text)
+        })?;
+        Ok(Self { pointer, size })
+    }
+}
+
+impl AsRef<[u8]> for HostPages {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the mapping has `size` bytes, which the kernel or an owner has set; nobody else
+        // writes them.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.size) }
+    }
+}
+
+impl AsMut<[u8]> for HostPages {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and the borrow is the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.size) }
+    }
+}
+
+impl Drop for HostPages {
+    fn drop(&mut self) {
+        // SAFETY: from `kept::alloc` with this size, and the last borrow is over.
+        unsafe { kept::free(self.pointer.as_ptr(), self.size.max(1)) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +173,18 @@ mod tests {
         assert!(bytes.iter().all(|b| *b == 0));
         // SAFETY: mapped above with this size.
         unsafe { unmap(pointer, size) };
+    }
+
+    #[test]
+    fn memory_of_ones_own_is_read_as_it_was_written() {
+        for size in [0, 1, PAGE, HUGE_PAGE + 3] {
+            let mut pages = HostPages::new(size).unwrap();
+            assert_eq!(pages.as_ref().len(), size);
+            pages.as_mut().fill(7);
+            assert!(pages.as_ref().iter().all(|b| *b == 7));
+        }
+        let error = HostPages::new(1 << 60).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfHostMemory);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use transfer::{Completion, Options, Path, Segment, Sequence, Transfer};
 
 // What rooms above say to the engine, so that they need neither `device` nor `io`.
 pub use crate::device::{
-    DecompressCodec, DecompressStatus, MemoryKind, ParquetConversion, ParquetEncoding,
+    DecompressCodec, DecompressStatus, HostPages, MemoryKind, ParquetConversion, ParquetEncoding,
     ParquetStatus, Stream,
 };
 pub use crate::io::{OpenMode, Operation};

@@ -92,7 +92,11 @@ fn utf8(look: &Look<'_>, slice: &Slice, first: u64, last: u64) -> Result<bool> {
         look.context
             .download(&slice.buffer, slice.offset + at, into)?;
         at += size as u64;
-        ascii &= bytes.is_ascii();
+        // Most texts are, and that is seen sooner.
+        if kept == 0 && bytes.is_ascii() {
+            continue;
+        }
+        ascii = false;
         kept = match std::str::from_utf8(&bytes) {
             Ok(_) => 0,
             Err(cut) if cut.error_len().is_none() && at < last => {

@@ -1,6 +1,7 @@
 //! Decoding on the processor, by the official crate: right for all of the format. Row groups and
 //! columns are decoded side by side.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,9 +21,16 @@ use parquet::errors::ParquetError;
 
 use super::chunks::{Chunk, Memory, metadata_for, too_large};
 use super::failure::{attempt, corrupted};
+use super::place::place;
 use super::reader::Parquet;
 use super::select::{Part, Root};
-use crate::error::Result;
+use super::straight::Straight;
+use crate::engine::Context;
+use crate::error::{Error, Result};
+use crate::formats::Array;
+
+/// Fewer bytes are not worth a thread.
+const ALONE: u64 = 64 << 10;
 
 /// A column, decoded: its field, and its values in pieces that follow each other.
 #[derive(Debug)]
@@ -31,15 +39,17 @@ pub(super) struct Decoded {
     pub pieces: Vec<ArrayRef>,
 }
 
-/// Decodes all parts of some columns. `chunks` holds, part by part, the leaves of all roots.
+/// Decodes all parts of some columns into memory of the context. `chunks` holds, part by part, the
+/// leaves of all roots.
 pub(super) fn decode(
     parquet: &Parquet,
+    context: &Context,
     parts: &[Part],
     roots: &[Root],
     only: &[usize],
     chunks: &[Chunk],
     limit: u64,
-) -> Result<Vec<Decoded>> {
+) -> Result<Vec<(FieldRef, Array)>> {
     if only.is_empty() {
         return Ok(Vec::new());
     }
@@ -57,6 +67,7 @@ pub(super) fn decode(
     };
     let job = Job {
         parquet,
+        context,
         parts,
         roots,
         chunks,
@@ -66,7 +77,7 @@ pub(super) fn decode(
     let mut columns = job.run(only)?;
     // Offsets of 32 bits end at 2 GiB: such columns get offsets of 64.
     let large: Vec<usize> = (0..columns.len())
-        .filter(|at| is_too_long(&columns[*at]))
+        .filter(|at| columns[*at].1.is_none())
         .collect();
     if !large.is_empty() {
         let schema = Arc::new(with_large_offsets(parquet.schema()));
@@ -83,11 +94,17 @@ pub(super) fn decode(
             columns[at] = column;
         }
     }
-    Ok(columns)
+    let whole = |(field, array): (FieldRef, Option<Array>)| {
+        let text = format!("column {:?} passes offsets of 64 bits", field.name());
+        let none = || corrupted(parquet.source().path(), 0, &text);
+        array.ok_or_else(none).map(|array| (field, array))
+    };
+    columns.into_iter().map(whole).collect()
 }
 
 struct Job<'a> {
     parquet: &'a Parquet,
+    context: &'a Context,
     parts: &'a [Part],
     roots: &'a [Root],
     chunks: &'a [Chunk],
@@ -95,77 +112,107 @@ struct Job<'a> {
     metadata: ArrowReaderMetadata,
 }
 
+/// Where the pieces of a column go.
+enum Goal<'a> {
+    /// To their place.
+    Straight(Box<Straight<'a>>),
+    /// By part, to be joined and placed.
+    Later(Mutex<Vec<Vec<ArrayRef>>>),
+}
+
 impl Job<'_> {
-    /// Decodes these columns.
-    fn run(&self, columns: &[usize]) -> Result<Vec<Decoded>> {
-        let mut made = Vec::with_capacity(columns.len());
+    /// Decodes these columns. No array where offsets of 32 bits are too short.
+    fn run(&self, columns: &[usize]) -> Result<Vec<(FieldRef, Option<Array>)>> {
+        let mut goals = Vec::with_capacity(columns.len());
         for root in columns {
-            made.push(Decoded {
-                field: field_of(self.parquet, &self.metadata, &self.roots[*root])?,
-                pieces: Vec::new(),
-            });
+            let field = field_of(self.parquet, &self.metadata, &self.roots[*root])?;
+            let goal = self.goal(*root, &field)?;
+            goals.push((field, goal));
         }
-        let units = columns.len() * self.parts.len();
-        let next = AtomicUsize::new(0);
-        let results: Mutex<Vec<Option<Result<Vec<ArrayRef>>>>> = Mutex::default();
-        results.lock().resize_with(units, || None);
-        let work = || {
-            loop {
-                let unit = next.fetch_add(1, Relaxed);
-                if unit >= units {
-                    return;
-                }
-                let (part, column) = (unit / columns.len(), unit % columns.len());
-                let result = self.unit(part, columns[column]);
-                if result.is_err() {
-                    next.store(units, Relaxed);
-                }
-                results.lock()[unit] = Some(result);
+        // Part by part, what takes longest first, so that the last ones are short.
+        let mut units: Vec<(usize, usize)> = Vec::with_capacity(columns.len() * self.parts.len());
+        for part in 0..self.parts.len() {
+            let from = units.len();
+            units.extend((0..columns.len()).map(|column| (part, column)));
+            let size = |column: usize| self.chunks_of(part, columns[column]).iter().map(bytes_of);
+            units[from..].sort_by_key(|(_, column)| Reverse(size(*column).sum::<u64>()));
+        }
+        let bytes = self.chunks.iter().map(bytes_of).sum();
+        side_by_side(units.len(), bytes, |unit| {
+            let (part, column) = units[unit];
+            self.unit(part, columns[column], &goals[column].1)
+        })?;
+        let ready: Vec<Mutex<Option<Option<Array>>>> =
+            goals.iter().map(|_| Mutex::default()).collect();
+        let goals: Vec<(FieldRef, Mutex<Option<Goal<'_>>>)> = goals
+            .into_iter()
+            .map(|(field, goal)| (field, Mutex::new(Some(goal))))
+            .collect();
+        side_by_side(goals.len(), bytes, |column| {
+            let (field, goal) = &goals[column];
+            let array = match goal.lock().take() {
+                Some(Goal::Straight(straight)) => straight.finish(self.parts)?,
+                Some(Goal::Later(pieces)) => self.place(field, pieces.into_inner())?,
+                None => None,
+            };
+            *ready[column].lock() = Some(array);
+            Ok(())
+        })?;
+        let arrays = ready.into_iter().map(|array| array.into_inner().flatten());
+        Ok(goals.into_iter().map(|(f, _)| f).zip(arrays).collect())
+    }
+
+    fn goal(&self, root: usize, field: &FieldRef) -> Result<Goal<'_>> {
+        if self.context.device().is_host() && self.roots[root].leaves.len() == 1 {
+            let chunks: Vec<&Chunk> = (0..self.parts.len())
+                .flat_map(|part| self.chunks_of(part, root))
+                .collect();
+            let (parquet, parts) = (self.parquet, self.parts);
+            let made = Straight::new(self.context, parquet, field, parts, &chunks, self.limit)?;
+            if let Some(straight) = made {
+                return Ok(Goal::Straight(Box::new(straight)));
             }
+        }
+        Ok(Goal::Later(Mutex::new(vec![Vec::new(); self.parts.len()])))
+    }
+
+    fn place(&self, field: &FieldRef, pieces: Vec<Vec<ArrayRef>>) -> Result<Option<Array>> {
+        let column = Decoded {
+            field: field.clone(),
+            pieces: pieces.into_iter().flatten().collect(),
         };
-        let threads = thread::available_parallelism()
-            .map_or(1, NonZeroUsize::get)
-            .min(units);
-        thread::scope(|scope| {
-            for _ in 1..threads {
-                // Without the thread the others do its share.
-                let _ = thread::Builder::new().spawn_scoped(scope, work);
-            }
-            work();
-        });
-        let mut missing = false;
-        for (unit, result) in results.into_inner().into_iter().enumerate() {
-            match result {
-                Some(pieces) => made[unit % columns.len()].pieces.append(&mut pieces?),
-                None => missing = true,
-            }
-        }
-        match missing {
-            false => Ok(made),
-            true => Err(corrupted(
-                self.parquet.source().path(),
-                0,
-                "a column was not decoded",
-            )),
+        match is_too_long(&column) {
+            true => Ok(None),
+            false => place(self.context, column, self.parquet.source().path()).map(Some),
         }
     }
 
-    /// One column of one part.
-    fn unit(&self, part: usize, column: usize) -> Result<Vec<ArrayRef>> {
+    /// The chunks of one column of one part.
+    fn chunks_of(&self, part: usize, column: usize) -> &[Chunk] {
         let leaves: usize = self.roots.iter().map(|root| root.leaves.len()).sum();
         let before: usize = self.roots[..column]
             .iter()
             .map(|root| root.leaves.len())
             .sum();
-        let root = &self.roots[column];
         let first = part * leaves + before;
-        let chunks = &self.chunks[first..first + root.leaves.len()];
-        let part = &self.parts[part];
+        &self.chunks[first..first + self.roots[column].leaves.len()]
+    }
+
+    /// One column of one part.
+    fn unit(&self, number: usize, column: usize, goal: &Goal<'_>) -> Result<()> {
+        let root = &self.roots[column];
+        let chunks = self.chunks_of(number, column);
+        let part = &self.parts[number];
         let size = self.parquet.source().size();
         let memory = Memory::new(size, chunks.iter());
         let path = self.parquet.source().path();
         let offset = memory_offset(chunks);
-        let rows = self.rows_at_once(part, chunks);
+        let mut rows = self.rows_at_once(part, chunks);
+        let mut unit = None;
+        if let Goal::Straight(straight) = goal {
+            rows = straight.rows_at_once(rows);
+            unit = Some((straight, straight.begin(number)));
+        }
         let mut pieces = Vec::new();
         let (mut count, mut bytes) = (0u64, 0u64);
         let mut reader = attempt(path, offset, "decode a column", || {
@@ -183,13 +230,21 @@ impl Job<'_> {
             if bytes > self.limit {
                 return Err(too_large(self.parquet, bytes, self.limit));
             }
-            pieces.push(piece);
+            match &mut unit {
+                Some((straight, unit)) => straight.take(unit, &piece, part.count)?,
+                None => pieces.push(piece),
+            }
         }
         if count != part.count {
             let message = format!("a column has {count} rows where {} must be", part.count);
             return Err(corrupted(path, offset, &message));
         }
-        Ok(pieces)
+        match (unit, goal) {
+            (Some((straight, unit)), _) => straight.end(unit)?,
+            (None, Goal::Later(all)) => all.lock()[number] = pieces,
+            (None, Goal::Straight(_)) => {}
+        }
+        Ok(())
     }
 
     /// Rows that are decoded into one array. All of them, unless strings may come out of a
@@ -209,6 +264,49 @@ impl Job<'_> {
             .min(if longest > 0 { room } else { u64::MAX });
         usize::try_from(rows).unwrap_or(usize::MAX).max(1)
     }
+}
+
+fn bytes_of(chunk: &Chunk) -> u64 {
+    chunk.runs.iter().map(|run| run.bytes.len() as u64).sum()
+}
+
+/// Does pieces of work, each once, until all are done or one fails: on all cores, where there are
+/// enough bytes to be worth it.
+pub(super) fn side_by_side(
+    units: usize,
+    bytes: u64,
+    work: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    // The first one by its number, whichever thread came first.
+    let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let all = || {
+        loop {
+            let unit = next.fetch_add(1, Relaxed);
+            if unit >= units {
+                return;
+            }
+            if let Err(error) = work(unit) {
+                next.store(units, Relaxed);
+                let mut failed = failed.lock();
+                if failed.as_ref().is_none_or(|(other, _)| unit < *other) {
+                    *failed = Some((unit, error));
+                }
+            }
+        }
+    };
+    let threads = match bytes < ALONE {
+        true => 1,
+        false => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(units) {
+            // Without the thread the others do its share.
+            let _ = thread::Builder::new().spawn_scoped(scope, all);
+        }
+        all();
+    });
+    failed.into_inner().map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// What the crate decodes a column with.

@@ -8,11 +8,14 @@ use super::pages::{Run, Start};
 use super::prune::rows_of_pages;
 use super::reader::{Parquet, has_dictionary};
 use super::select::{Part, Root};
-use crate::engine::Context;
+use crate::engine::{Context, HostPages};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Largest piece that is read into one allocation, bytes.
+/// Largest piece that is read as one, bytes.
 const PIECE_MAX: u64 = 64 << 20;
+/// Pieces of at least this many bytes get a place that direct I/O reads without a copy.
+const LARGE: u64 = 64 << 10;
+const PAGE: u64 = 4096;
 
 /// Data pages of one chunk that are wanted.
 #[derive(Debug, Clone)]
@@ -162,22 +165,35 @@ fn read_pieces(parquet: &Parquet, context: &Context, pieces: &[Range<u64>]) -> R
         };
         return pieces.iter().map(read).collect();
     };
-    let mut memory = Vec::with_capacity(pieces.len());
+    // One allocation for all of them, where each lies as far into a page as in the file: so direct
+    // reads need no copy.
+    let mut places = Vec::with_capacity(pieces.len());
+    let mut total: u64 = 0;
     for piece in pieces {
-        let size = (piece.end - piece.start) as usize;
-        let mut bytes: Vec<u8> = Vec::new();
-        bytes.try_reserve_exact(size).map_err(|_| {
-            let path = parquet.source().path();
-            let message = format!("read {}: no memory for {size} bytes", path.display());
-            Error::new(ErrorKind::OutOfHostMemory, message).with_path(path)
-        })?;
-        bytes.resize(size, 0);
-        memory.push(bytes);
+        let size = piece.end - piece.start;
+        let at = match size >= LARGE {
+            true => total.next_multiple_of(PAGE) + piece.start % PAGE,
+            false => total,
+        };
+        places.push(at as usize..(at + size) as usize);
+        total = at + size;
     }
-    let places = memory.iter_mut().map(Vec::as_mut_slice);
-    let offsets = pieces.iter().map(|piece| piece.start);
-    context.read_into(file, offsets.zip(places).collect())?;
-    Ok(memory.into_iter().map(Bytes::from).collect())
+    let mut memory = HostPages::new(total as usize).map_err(|error| {
+        let path = parquet.source().path();
+        let message = format!("read {}: {}", path.display(), error.message());
+        Error::new(ErrorKind::OutOfHostMemory, message).with_path(path)
+    })?;
+    let mut parts = Vec::with_capacity(pieces.len());
+    let (mut rest, mut done) = (memory.as_mut(), 0);
+    for (piece, place) in pieces.iter().zip(&places) {
+        let (own, behind) = rest.split_at_mut(place.end - done);
+        parts.push((piece.start, &mut own[place.start - done..]));
+        (rest, done) = (behind, place.end);
+    }
+    context.read_into(file, parts)?;
+    let memory = Bytes::from_owner(memory);
+    let slice = |place: Range<usize>| memory.slice(place);
+    Ok(places.into_iter().map(slice).collect())
 }
 
 /// Bytes of a plan, as runs.

@@ -4,12 +4,13 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow_schema::Schema;
+use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::chunks::{self, Chunk};
-use super::decode::{decode, schema_of};
+use super::decode::{decode, schema_of, side_by_side};
 use super::device;
 use super::fetch::{self, ChunkPlan};
-use super::place::place;
 use super::prune::prune;
 use super::reader::Parquet;
 use super::select::{self, Part, Root, Selection};
@@ -100,7 +101,6 @@ impl Parquet {
         self.fetch(context, &plans, &mut found, limit)?;
         let mut chunks: Vec<Chunk> = found.into_iter().flatten().collect();
         chunks::check_cost(self, &chunks, limit)?;
-        let path = self.source().path();
         let mut made = device::decode(self, context, parts, roots, &chunks, able.as_ref())?;
         let rest: Vec<usize> = (0..roots.len()).filter(|at| made[*at].is_none()).collect();
         // What the device gave up on, the host has to see.
@@ -121,11 +121,10 @@ impl Parquet {
             self.fetch(context, &plans, &mut found, limit)?;
             chunks = found.into_iter().flatten().collect();
         }
-        let columns = decode(self, parts, roots, &rest, &chunks, limit)?;
+        let columns = decode(self, context, parts, roots, &rest, &chunks, limit)?;
         drop(chunks);
         for (at, column) in rest.into_iter().zip(columns) {
-            let field = column.field.clone();
-            made[at] = Some((field, place(context, column, path)?));
+            made[at] = Some(column);
         }
         let (fields, placed): (Vec<_>, Vec<_>) = made.into_iter().flatten().unzip();
         let metadata = self.schema().metadata().clone();
@@ -192,10 +191,20 @@ impl Parquet {
             return Err(chunks::too_large(self, wanted, limit));
         }
         let mut bytes = fetch::read(self, context, &ranges)?.into_iter();
-        for at in missing {
-            let (part, plan) = &plans[at];
-            let own = bytes.by_ref().take(plan.runs.len());
-            found[at] = Some(chunks::prepare(self, part, plan.clone(), own)?);
+        let mut takes = Vec::with_capacity(missing.len());
+        for at in &missing {
+            let own: Vec<Bytes> = bytes.by_ref().take(plans[*at].1.runs.len()).collect();
+            takes.push((own, Mutex::new(None)));
+        }
+        side_by_side(missing.len(), wanted, |number| {
+            let (part, plan) = &plans[missing[number]];
+            let (own, made) = &takes[number];
+            let chunk = chunks::prepare(self, part, plan.clone(), own.iter().cloned())?;
+            *made.lock() = Some(chunk);
+            Ok(())
+        })?;
+        for (at, (_, made)) in missing.into_iter().zip(takes) {
+            found[at] = made.into_inner();
         }
         Ok(())
     }

@@ -5,10 +5,13 @@
 //! come through the engine, are decrypted (`crypto`), their headers walked and their CRCs compared
 //! (`pages`, `chunks`). Where the device has kernels they decode what they know (`target`,
 //! `device`), and pages without a CRC go there straight from the file; the official crate decodes
-//! the rest (`decode`), which is placed (`place`). There is one layout, whoever did it.
+//! the rest (`decode`), which is placed: on the host device piece by piece while it is decoded
+//! (`straight`), elsewhere and where columns are nested when it is whole (`place`). There is one
+//! layout, whoever did it.
 //!
-//! Memory: the bytes that are read, and twice the decoded columns; a page of gzip may make 1032
-//! times its bytes before it is refused. What a file claims beyond the limit of the selection is
+//! Memory: the bytes that are read, and twice the decoded columns (once, and what one thread is
+//! ahead of another, where pieces go to their place at once); a page of gzip may make 1032 times
+//! its bytes before it is refused. What a file claims beyond the limit of the selection is
 //! refused before it is allocated.
 //!
 //! The format: github.com/apache/parquet-format.
@@ -29,6 +32,7 @@ mod prune;
 mod reader;
 mod repair;
 mod select;
+mod straight;
 mod target;
 mod thrift;
 
