@@ -26,8 +26,8 @@ pub use nvcomp::{LibraryJob, LibraryNeeds, LibraryVerdict, LibraryWork, Nvcomp};
 pub use open::{host, list, open, open_auto};
 pub use work::{
     CrcRange, CrcVerdict, CrcWork, DecompressChunk, DecompressCodec, DecompressStatus,
-    DecompressWork, ParquetColumn, ParquetConversion, ParquetEncoding, ParquetPage, ParquetStatus,
-    ParquetStep, ParquetWork,
+    DecompressWork, ParquetColumn, ParquetConversion, ParquetEncoding, ParquetLevels, ParquetNest,
+    ParquetNode, ParquetPage, ParquetStatus, ParquetStep, ParquetWork,
 };
 
 /// What kind of memory a pointer names.

@@ -4,8 +4,9 @@
 //! of columns and rows says which pages are read at all (`select`, `prune`, `fetch`). Their bytes
 //! come through the engine, are decrypted (`crypto`), their headers walked and their CRCs compared
 //! (`pages`, `chunks`). Where the device has kernels they decode what they know (`target`,
-//! `device`), and pages without a CRC go there straight from the file; the official crate decodes
-//! the rest (`decode`), which is placed (`place`). There is one layout, whoever did it.
+//! `shape`, `device`, `nested`), and pages without a CRC go there straight from the file; the
+//! official crate decodes the rest (`decode`), which is placed (`place`). There is one layout,
+//! whoever did it.
 //!
 //! Memory: the bytes that are read, and twice the decoded columns; a page of gzip may make 1032
 //! times its bytes before it is refused. What a file claims beyond the limit of the selection is
@@ -23,12 +24,14 @@ mod fetch;
 mod footer;
 mod info;
 mod load;
+mod nested;
 mod pages;
 mod place;
 mod prune;
 mod reader;
 mod repair;
 mod select;
+mod shape;
 mod target;
 mod thrift;
 
