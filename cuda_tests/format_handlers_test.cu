@@ -119,12 +119,13 @@ struct Column {
     }
 };
 
-Column column_of(const gds_columns_t *columns, uint64_t batch, uint32_t number) {
+Column column_at(const gds_columns_t *columns, uint64_t batch, const std::vector<uint32_t> &path) {
     Column column;
-    GDS_OK(gds_columns_column(columns, batch, &number, 1, &column.about));
+    const uint32_t depth = (uint32_t)path.size();
+    GDS_OK(gds_columns_column(columns, batch, path.data(), depth, &column.about));
     for (uint32_t n = 0; n < column.about.buffers; n++) {
         gds_column_buffer_t buffer;
-        GDS_OK(gds_columns_buffer(columns, batch, &number, 1, n, &buffer));
+        GDS_OK(gds_columns_buffer(columns, batch, path.data(), depth, n, &buffer));
         column.buffers.emplace_back(buffer.size);
         if (buffer.size > 0) {
             CHECK(buffer.address % 64 == 0, "%s: buffer %u is at %llx", column.about.name, n,
@@ -134,6 +135,10 @@ Column column_of(const gds_columns_t *columns, uint64_t batch, uint32_t number) 
         }
     }
     return column;
+}
+
+Column column_of(const gds_columns_t *columns, uint64_t batch, uint32_t number) {
+    return column_at(columns, batch, {number});
 }
 
 // What row `n` of the tables holds; false for a null.
@@ -200,6 +205,54 @@ void the_host_device_gives_the_same(gds_context_t *context) {
                           "%s: column %u, row %llu", path.c_str(), number, (unsigned long long)n);
                 }
             }
+        }
+    }
+    gds_context_close(host);
+}
+
+// Two arrays and all below them. What lies below a null of a struct may be anything.
+void same_below(const gds_columns_t *ours, const gds_columns_t *theirs, std::vector<uint32_t> path,
+                const std::vector<bool> &wanted) {
+    Column a = column_at(ours, 0, path), b = column_at(theirs, 0, path);
+    const std::string format = a.about.format;
+    CHECK(format == b.about.format && a.about.length == b.about.length &&
+              a.about.children == b.about.children,
+          "%s: %s of %llu and %s of %llu", a.about.name, a.about.format,
+          (unsigned long long)a.about.length, b.about.format, (unsigned long long)b.about.length);
+    std::vector<bool> there(a.about.length);
+    for (uint64_t n = 0; n < a.about.length; n++) {
+        if (!wanted.empty() && !wanted[n]) continue;
+        there[n] = a.valid(n);
+        CHECK(a.valid(n) == b.valid(n), "%s: validity of %llu", a.about.name,
+              (unsigned long long)n);
+        CHECK(format[0] == '+' || !there[n] || a.value(n) == b.value(n), "%s: value %llu differs",
+              a.about.name, (unsigned long long)n);
+    }
+    const bool list = format == "+l" || format == "+m";
+    if (list) {
+        CHECK(a.buffers[1].size() >= 4 * (a.about.length + 1) &&
+                  memcmp(a.buffers[1].data(), b.buffers[1].data(), 4 * (a.about.length + 1)) == 0,
+              "%s: offsets differ", a.about.name);
+    }
+    for (uint32_t child = 0; child < a.about.children; child++) {
+        path.push_back(child);
+        same_below(ours, theirs, path, list ? std::vector<bool>() : there);
+        path.pop_back();
+    }
+}
+
+void lists_and_structs_are_the_same_as_on_the_host(gds_context_t *context) {
+    gds_context_t *host = open_host();
+    for (const std::string &path : files(".pq")) {
+        Loaded here(context, path), there(host, path);
+        CHECK(here.status == GDS_STATUS_OK && there.status == GDS_STATUS_OK, "%s: %s", path.c_str(),
+              gds_last_error_message());
+        gds_columns_info_t info = GDS_COLUMNS_INFO_INIT;
+        GDS_OK(gds_columns_info(here.columns, &info));
+        CHECK(info.batches == 1 && info.columns == 6 && info.rows == rows() / 5, "%s",
+              path.c_str());
+        for (uint32_t number = 0; number < info.columns; number++) {
+            same_below(here.columns, there.columns, {number}, {});
         }
     }
     gds_context_close(host);
@@ -475,6 +528,8 @@ const Case CASES[] = {
     {"every_codec_and_encoding_gives_what_was_written",
      every_codec_and_encoding_gives_what_was_written},
     {"the_host_device_gives_the_same", the_host_device_gives_the_same},
+    {"lists_and_structs_are_the_same_as_on_the_host",
+     lists_and_structs_are_the_same_as_on_the_host},
     {"kernels_read_columns_where_they_are", kernels_read_columns_where_they_are},
     {"exported_arrays_are_the_same_memory",
      exported_arrays_are_the_same_memory_and_outlive_the_columns},

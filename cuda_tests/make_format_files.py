@@ -27,6 +27,31 @@ def table(rows):
     })
 
 
+def nested(rows):
+    """Lists and structs of all kinds, with nulls at each level and empty lists."""
+    def ints(i):
+        return None if i % 9 == 4 else [None if (i + n) % 7 == 0 else i + n for n in range(i % 4)]
+
+    def pair(i):
+        return None if i % 8 == 5 else {"a": None if i % 3 == 0 else i / 4, "b": f"b{i % 50}"}
+
+    every = range(rows)
+    struct = pa.struct([("a", pa.float64()), ("b", pa.string())])
+    return pa.table({
+        "ints": pa.array([ints(i) for i in every], pa.list_(pa.int64())),
+        "pair": pa.array([pair(i) for i in every], struct),
+        "pairs": pa.array([None if i % 6 == 1 else [pair(i + n) for n in range(i % 3)]
+                           for i in every], pa.list_(struct)),
+        "deep": pa.array([[ints(i + n) for n in range(i % 3)] for i in every],
+                         pa.list_(pa.list_(pa.int64()))),
+        "map": pa.array([None if i % 5 == 2 else [(f"k{n}", i) for n in range(i % 4)]
+                         for i in every], pa.map_(pa.string(), pa.int32())),
+        "both": pa.array([None if i % 7 == 6 else {"x": ints(i), "y": i % 2 == 0}
+                          for i in every],
+                         pa.struct([("x", pa.list_(pa.int64())), ("y", pa.bool_())])),
+    })
+
+
 def main():
     folder, rows = sys.argv[1], int(sys.argv[2])
     data = table(rows)
@@ -54,6 +79,11 @@ def main():
     with pa.OSFile(f"{folder}/table.arrows", "wb") as out:
         with pa.ipc.new_stream(out, data.schema) as writer:
             writer.write_table(data, max_chunksize=rows // 3 + 5)
+    # Not among the tables that most cases load.
+    for version in ["1.0", "2.0"]:
+        pq.write_table(nested(rows // 5), f"{folder}/nested-v{version[0]}.pq",
+                       compression="snappy", data_page_version=version,
+                       data_page_size=64 << 10, row_group_size=rows // 12 + 5)
     tensors = {"id": data["id"].to_numpy(), "day": np.arange(rows, dtype=np.float32)}
     header, offset = {}, 0
     for name, values in tensors.items():

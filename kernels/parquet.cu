@@ -7,10 +7,13 @@
  * 3. gds_parquet_values: values to their places; or
  * 4. gds_parquet_gather: offsets and bytes of strings, once the host has added the sizes up.
  *
+ * Columns inside of lists and structs have their levels read before (parquet_nested.cuh).
+ *
  * Compiled as PTX that the library embeds (scripts/build-kernels), and for the processor, where a
  * loop stands for the lanes of a warp (tests/device_kernel_parquet.rs).
  */
 
+#include "parquet_nested.cuh"
 #include "parquet_prefixes.cuh"
 
 namespace {
@@ -59,6 +62,9 @@ GDS_FN unsigned gds_put_levels(const gds_reader &r, const gds_run &run, gds_u64 
 
 GDS_FN void gds_levels(gds_parquet_page &page, const gds_parquet_column &column)
 {
+    if (page.has_levels == 2) {
+        return;
+    }
     gds_reader r = {reinterpret_cast<const unsigned char *>(page.levels), page.levels_size, 0};
     gds_u64 values_at = 0;
     unsigned present = page.values;
@@ -459,11 +465,17 @@ enum gds_parquet_step {
     GDS_STEP_EXPAND,
     GDS_STEP_VALUES,
     GDS_STEP_GATHER,
+    GDS_STEP_COUNT,
+    GDS_STEP_PLACE,
 };
 
 template <gds_parquet_step STEP>
 GDS_FN void gds_parquet_one(const gds_parquet_work &work, gds_u64 number)
 {
+    if (STEP == GDS_STEP_COUNT || STEP == GDS_STEP_PLACE) {
+        gds_nested_one(work, number, STEP == GDS_STEP_PLACE);
+        return;
+    }
     gds_parquet_page &page = reinterpret_cast<gds_parquet_page *>(work.pages)[number];
     if (page.column >= work.column_count) {
         gds_tell(page, GDS_PARQUET_UNSUPPORTED, 0);
@@ -483,6 +495,8 @@ GDS_FN void gds_parquet_one(const gds_parquet_work &work, gds_u64 number)
         break;
     case GDS_STEP_GATHER:
         gds_gather(page, column);
+        break;
+    default:
         break;
     }
 }
@@ -530,3 +544,5 @@ GDS_ENTRY(gds_parquet_levels, GDS_STEP_LEVELS)
 GDS_ENTRY(gds_parquet_expand, GDS_STEP_EXPAND)
 GDS_ENTRY(gds_parquet_values, GDS_STEP_VALUES)
 GDS_ENTRY(gds_parquet_gather, GDS_STEP_GATHER)
+GDS_ENTRY(gds_parquet_count, GDS_STEP_COUNT)
+GDS_ENTRY(gds_parquet_place, GDS_STEP_PLACE)

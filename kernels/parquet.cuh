@@ -79,7 +79,8 @@ struct gds_parquet_page {
     unsigned encoding;
     /* Values, nulls included. */
     unsigned values;
-    /* Whether the column has definition levels, of one bit, in this page. */
+    /* Whether the column has definition levels, of one bit, in this page. 2: they were read
+     * before, `present` is known and the bitmap is there. */
     unsigned has_levels;
     /* Place of the first value in the column. */
     gds_u64 first;

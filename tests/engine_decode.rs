@@ -98,6 +98,7 @@ fn chunks<'a, V>(held: &'a [Held], made: &[Vec<Page<V>>]) -> Vec<PageChunk<'a>> 
                 data: (buffer, 0, *size),
                 levels: None,
                 has_levels: true,
+                present: None,
                 encoding: *encoding,
                 values: values.len() as u32,
                 first,
@@ -289,6 +290,7 @@ fn the_first_bad_page_is_named() {
             data,
             levels: None,
             has_levels: false,
+            present: None,
             encoding,
             values,
             first,
@@ -327,6 +329,7 @@ fn the_first_bad_page_is_named() {
         let beyond = page((&good, 0, 16), ParquetEncoding::Plain, 2, 7);
         let nulls = EncodedPage {
             has_levels: true,
+            present: None,
             ..plain
         };
         let runs = page((&good, 0, 16), ParquetEncoding::Rle, 2, 0);

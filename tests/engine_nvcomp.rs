@@ -19,8 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
-use gds_rs::device::Nvcomp;
-use gds_rs::engine::{Buffer, Compressed, Context, DecompressCodec, DecompressStatus, MemoryKind};
+use gds_rs::device::{LibraryJob, Nvcomp};
+use gds_rs::engine::{
+    Buffer, Compressed, Context, DecompressCodec, DecompressStatus, MemoryKind, Stream,
+};
 use gds_rs::error::ErrorKind;
 use gds_rs::formats::MemorySource;
 use gds_rs::formats::arrow::{ArrowReader, LoadOptions, Unpack, to_host};
@@ -320,6 +322,43 @@ fn without_a_library_the_device_says_so() {
         let error = context.decompress(&[chunk]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotSupported, "{error}");
     }
+}
+
+/// NVIDIA's own answers to what needs no GPU: `GDS_TEST_NVCOMP` is the path of its libnvcomp.so.
+#[test]
+fn the_real_library_is_understood() {
+    let Some(path) = std::env::var_os("GDS_TEST_NVCOMP") else {
+        println!("skipped: GDS_TEST_NVCOMP does not say where nvCOMP is");
+        return;
+    };
+    let library = Nvcomp::open(Path::new(&path)).unwrap();
+    for codec in [DecompressCodec::Zstd, DecompressCodec::Gzip] {
+        let job = LibraryJob {
+            codec,
+            count: 100,
+            largest: 1 << 16,
+            total: 100 << 16,
+        };
+        let needs = library.needs(&job, Stream(0)).unwrap();
+        println!("{library}: {codec:?} {needs:?}");
+        let aligns = [needs.from_align, needs.to_align, needs.temporary_align];
+        assert!(
+            aligns
+                .iter()
+                .all(|align| align.is_power_of_two() && *align <= 256)
+        );
+        assert!(needs.temporary < 1 << 30);
+    }
+    let error = library.needs(
+        &LibraryJob {
+            codec: DecompressCodec::Snappy,
+            count: 1,
+            largest: 1,
+            total: 1,
+        },
+        Stream(0),
+    );
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::NotSupported);
 }
 
 fn table(rows: i64) -> RecordBatch {

@@ -28,8 +28,8 @@ pub use open::{host, list, open, open_auto};
 pub use pages::HostPages;
 pub use work::{
     CrcRange, CrcVerdict, CrcWork, DecompressChunk, DecompressCodec, DecompressStatus,
-    DecompressWork, ParquetColumn, ParquetConversion, ParquetEncoding, ParquetPage, ParquetStatus,
-    ParquetStep, ParquetWork,
+    DecompressWork, ParquetColumn, ParquetConversion, ParquetEncoding, ParquetLevels, ParquetNest,
+    ParquetNode, ParquetPage, ParquetStatus, ParquetStep, ParquetWork,
 };
 
 /// What kind of memory a pointer names.

@@ -214,7 +214,7 @@ pub struct ParquetPage {
     pub encoding: u32,
     /// Values, nulls included.
     pub values: u32,
-    /// 1 where there are definition levels.
+    /// 1 where there are definition levels; 2 where they were read before.
     pub has_levels: u32,
     /// Place of its first value in the column.
     pub first: u64,
@@ -270,6 +270,82 @@ pub enum ParquetStep {
     Values,
     /// Strings to their places.
     Gather,
+    /// Of columns inside of lists and structs, before all others: how many values each array on the
+    /// way has. `pages` are [`ParquetLevels`] and `columns` [`ParquetNest`].
+    Count,
+    /// As `Count`, once these were added up: validity and offsets of each of these arrays.
+    Place,
+}
+
+/// An array on the way to a leaf. The layout and the meaning are those of `gds_parquet_node` in
+/// `kernels/parquet_nested.cuh`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ParquetNode {
+    /// Address of the validity bitmap, zero before and in whole words; or 0.
+    pub validity: u64,
+    /// Address of the 32-bit offsets of a list, or 0.
+    pub offsets: u64,
+    /// A value begins where the definition level is at least this,
+    pub slot_def: u32,
+    /// and the repetition level at most this.
+    pub slot_rep: u32,
+    /// It is valid from this definition level on.
+    pub valid_def: u32,
+    /// 1 where the next node has its elements.
+    pub is_list: u32,
+}
+
+/// The way to a leaf. The layout and the meaning are those of `gds_parquet_nest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ParquetNest {
+    /// Address of [`ParquetNode`]s, from the root to the leaf.
+    pub nodes: u64,
+    /// How many.
+    pub node_count: u32,
+    /// Highest definition level, at most 255.
+    pub max_def: u32,
+    /// Highest repetition level, at most 255.
+    pub max_rep: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// The levels of a page. The layout and the meaning are those of `gds_parquet_nested_page`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct ParquetLevels {
+    /// Address of its bytes: in version 1 the levels first.
+    pub data: u64,
+    /// How many.
+    pub data_size: u64,
+    /// Address of the repetition levels of version 2.
+    pub reps: u64,
+    /// Their bytes.
+    pub reps_size: u64,
+    /// Address of the definition levels of version 2.
+    pub defs: u64,
+    /// Their bytes.
+    pub defs_size: u64,
+    /// Address of two bytes an entry.
+    pub levels: u64,
+    /// Address of a u64 a node: how many values the page has, then how many are before it.
+    pub places: u64,
+    /// Which way of the work.
+    pub nest: u32,
+    /// Entries: values, nulls and empty lists.
+    pub entries: u32,
+    /// 1 for a page of version 2.
+    pub version_2: u32,
+    /// Written: values of the leaf that are not null.
+    pub present: u32,
+    /// Written: a [`ParquetStatus`].
+    pub status: u32,
+    /// Written: the first repetition level.
+    pub first_rep: u32,
+    /// Written: where in the page it went wrong, or where the values begin.
+    pub at: u64,
 }
 
 /// What `Device::parquet_pages` has to do. The layout is shared with `kernels/parquet.cuh`.

@@ -28,7 +28,8 @@ pub struct PageColumn<'a> {
     pub width_out: u32,
     /// Values.
     pub rows: u64,
-    /// A bit a value in words of four bytes, all zero; None without nulls.
+    /// A bit a value in words of four bytes, all zero but for pages whose levels were read before;
+    /// None without nulls.
     pub validity: Option<Part<'a>>,
     /// The values; bits as validity, all zero; None for strings.
     pub values: Option<Part<'a>>,
@@ -56,6 +57,10 @@ pub struct EncodedPage<'a> {
     pub levels: Option<Part<'a>>,
     /// Whether there are definition levels, of one bit.
     pub has_levels: bool,
+    /// Where the levels were read before (`read_levels`) and the bitmap is there: how many of its
+    /// bits are set, as `PageLevels` says; no kernel counts again. The data then begin with the
+    /// values.
+    pub present: Option<u32>,
     /// How its values are encoded.
     pub encoding: ParquetEncoding,
     /// Values, nulls included.
@@ -223,7 +228,12 @@ impl Context {
     }
 
     /// Checks a range that the device shall reach; its address.
-    fn check_part(&self, (buffer, offset, size): Part<'_>, needed: u64, align: u64) -> Result<u64> {
+    pub(super) fn check_part(
+        &self,
+        (buffer, offset, size): Part<'_>,
+        needed: u64,
+        align: u64,
+    ) -> Result<u64> {
         buffer.check_range(self.inner(), offset, size)?;
         let address = buffer.address() + offset;
         if buffer.kind() == MemoryKind::Pageable && !self.inner().shared.device.is_host() {
@@ -391,8 +401,12 @@ fn page_row(
         column: number as u32,
         encoding: page.encoding as u32,
         values: page.values,
-        has_levels: u32::from(page.has_levels),
+        has_levels: match (page.has_levels, page.present) {
+            (true, Some(_)) => 2,
+            (levels, _) => u32::from(levels),
+        },
         first: page.first,
+        present: page.present.unwrap_or(0).min(page.values),
         ..ParquetPage::default()
     })
 }
@@ -417,7 +431,7 @@ fn goes(column: &PageColumn<'_>, encoding: ParquetEncoding) -> bool {
     }
 }
 
-fn status_of(number: u32) -> ParquetStatus {
+pub(super) fn status_of(number: u32) -> ParquetStatus {
     use ParquetStatus as S;
     let known = [S::Truncated, S::Run, S::Index, S::Deltas, S::Length];
     let found = known.into_iter().find(|s| *s as u32 == number);
@@ -425,16 +439,16 @@ fn status_of(number: u32) -> ParquetStatus {
 }
 
 /// Rows of the tables, as bytes: structures of numbers without gaps.
-fn bytes_of<T: Row>(rows: &[T]) -> &[u8] {
+pub(super) fn bytes_of<T: Row>(rows: &[T]) -> &[u8] {
     // SAFETY: a row has no padding, so all its bytes are initialised.
     unsafe { std::slice::from_raw_parts(rows.as_ptr().cast(), size_of_val(rows)) }
 }
 
-fn bytes_of_mut<T: Row>(rows: &mut [T]) -> &mut [u8] {
+pub(super) fn bytes_of_mut<T: Row>(rows: &mut [T]) -> &mut [u8] {
     // SAFETY: as above, and any bytes are a row.
     unsafe { std::slice::from_raw_parts_mut(rows.as_mut_ptr().cast(), size_of_val(rows)) }
 }
 
-trait Row: Copy {}
+pub(super) trait Row: Copy {}
 impl Row for ParquetColumn {}
 impl Row for ParquetPage {}

@@ -31,6 +31,8 @@ pub fn format_kernels() -> Kernels {
             step(c"gds_parquet_expand_on_host"),
             step(c"gds_parquet_values_on_host"),
             step(c"gds_parquet_gather_on_host"),
+            step(c"gds_parquet_count_on_host"),
+            step(c"gds_parquet_place_on_host"),
         ],
     }
 }

@@ -22,7 +22,7 @@ pub const LATE: usize = 1 << 40;
 pub struct Kernels {
     pub decompress: unsafe extern "C" fn(*const DecompressWork),
     /// One a step.
-    pub parquet: [unsafe extern "C" fn(*const ParquetWork); 4],
+    pub parquet: [unsafe extern "C" fn(*const ParquetWork); 6],
 }
 
 /// The device. Marks in `Stream(LATE + n)` have not passed until `pass(n)`.

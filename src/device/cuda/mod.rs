@@ -45,7 +45,7 @@ pub(super) struct CudaDevice {
     copy_kernel: CopyKernel,
     crc_kernel: LazyKernel<1>,
     decompress_kernel: LazyKernel<1>,
-    parquet_kernels: LazyKernel<4>,
+    parquet_kernels: LazyKernel<6>,
     /// Pinned memory that is ours and registered, where the driver's own was not page-aligned.
     registered: Mutex<BTreeSet<usize>>,
 }

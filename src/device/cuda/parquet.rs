@@ -3,13 +3,15 @@
 use super::lazy::Code;
 
 /// A function a [`crate::device::ParquetStep`], in its order.
-pub(super) const PARQUET: Code<4> = Code {
+pub(super) const PARQUET: Code<6> = Code {
     ptx: include_str!("../../../kernels/ptx/parquet.ptx"),
     entries: [
         c"gds_parquet_levels",
         c"gds_parquet_expand",
         c"gds_parquet_values",
         c"gds_parquet_gather",
+        c"gds_parquet_count",
+        c"gds_parquet_place",
     ],
     name: "the Parquet kernels",
     threads: 128,
@@ -19,7 +21,10 @@ pub(super) const PARQUET: Code<4> = Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{ParquetColumn, ParquetPage, ParquetStep, ParquetWork};
+    use crate::device::{
+        ParquetColumn, ParquetLevels, ParquetNest, ParquetNode, ParquetPage, ParquetStep,
+        ParquetWork,
+    };
 
     #[test]
     fn the_ptx_has_a_kernel_a_step_and_runs_on_old_drivers() {
@@ -28,6 +33,8 @@ mod tests {
             ParquetStep::Expand,
             ParquetStep::Values,
             ParquetStep::Gather,
+            ParquetStep::Count,
+            ParquetStep::Place,
         ];
         for (n, step) in steps.into_iter().enumerate() {
             assert_eq!(step as usize, n);
@@ -47,5 +54,8 @@ mod tests {
         assert_eq!(size_of::<ParquetPage>(), 96);
         assert_eq!(size_of::<ParquetColumn>(), 64);
         assert_eq!(size_of::<ParquetWork>(), 40);
+        assert_eq!(size_of::<ParquetNode>(), 32);
+        assert_eq!(size_of::<ParquetNest>(), 24);
+        assert_eq!(size_of::<ParquetLevels>(), 96);
     }
 }

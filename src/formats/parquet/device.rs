@@ -1,21 +1,24 @@
 //! Decoding on the device: pages go there as they are in the file, and come out in the layout of
-//! Arrow. For columns outside of lists and structs, whole row groups, and what the kernels know;
-//! the rest, and devices without kernels, are for `decode`.
+//! Arrow. For whole row groups, and what the kernels know; the rest, and devices without kernels,
+//! are for `decode`. Lists and structs have their levels read first (`shape`, `nested`).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use arrow_schema::FieldRef;
 
 use super::chunks::Chunk;
+use super::decode::field_of;
 use super::failure::corrupted;
+use super::nested::{self, Read};
 use super::pages::PageKind;
 use super::reader::Parquet;
 use super::select::{Part, Root};
-use super::target::{Able, Target, codec, encoding, target};
+use super::shape::Shape;
+use super::target::{Able, Target, codec, encoding, targets};
 use crate::base::align_up;
 use crate::engine::{
-    Buffer, Compressed, Context, DecompressCodec, DecompressStatus, EncodedPage, MemoryKind,
+    self, Buffer, Compressed, Context, DecompressCodec, DecompressStatus, EncodedPage, MemoryKind,
     Options, PageChunk, PageColumn, ParquetConversion, ParquetEncoding, ParquetStatus,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -34,23 +37,29 @@ struct Output {
 
 /// Where a part of a page lies.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     /// In the decompressed memory, else in the encoded one.
     decompressed: bool,
-    offset: u64,
-    size: u64,
+    pub(super) offset: u64,
+    pub(super) size: u64,
 }
 
 /// A page for the kernels.
-struct Ready {
+pub(super) struct Ready {
     /// Its chunk.
-    chunk: usize,
+    pub(super) chunk: usize,
     /// Its number there.
-    page: usize,
-    data: Place,
+    pub(super) page: usize,
+    /// It is no dictionary.
+    pub(super) is_data: bool,
+    pub(super) data: Place,
+    /// Levels of version 2: those of repetition first.
     levels: Option<Place>,
     encoding: ParquetEncoding,
-    first: u64,
+    pub(super) values: u32,
+    pub(super) first: u64,
+    /// Values that are not null, once the levels of a list or struct are read.
+    pub(super) present: Option<u32>,
 }
 
 /// A page to decompress: root, page, from, to.
@@ -72,10 +81,15 @@ pub(super) fn decode(
     };
     let mut left_out = HashSet::new();
     loop {
-        let mut targets = Vec::new();
+        let mut all = Vec::new();
+        let mut shapes = HashMap::new();
         for root in (0..roots.len()).filter(|root| !left_out.contains(root)) {
-            targets.extend(target(parquet, able, parts, roots, chunks, root)?);
+            if let Some((own, shape)) = targets(parquet, able, parts, roots, chunks, root)? {
+                all.extend(own);
+                shapes.extend(shape.map(|shape| (root, shape)));
+            }
         }
+        let targets = all;
         if targets.is_empty() {
             return Ok(made);
         }
@@ -88,11 +102,13 @@ pub(super) fn decode(
             before: before(roots),
             parts,
             parquet,
+            shapes,
         };
-        match job.run(&targets)? {
+        match job.run(targets)? {
             Outcome::Arrays(arrays) => {
-                for (target, array) in targets.into_iter().zip(arrays) {
-                    made[target.root] = Some((target.field, array));
+                for (root, array) in arrays {
+                    let field = field_of(parquet, parquet.arrow(), &roots[root])?;
+                    made[root] = Some((field, array));
                 }
                 return Ok(made);
             }
@@ -105,7 +121,8 @@ pub(super) fn decode(
 }
 
 enum Outcome {
-    Arrays(Vec<Array>),
+    /// Of each root.
+    Arrays(Vec<(usize, Array)>),
     Without(usize),
 }
 
@@ -144,17 +161,17 @@ struct Job<'a> {
     chunks: &'a [Chunk],
     stride: usize,
     before: Vec<usize>,
+    /// Of the roots that are lists or structs.
+    shapes: HashMap<usize, Shape>,
 }
 
 impl Job<'_> {
-    fn run(&self, targets: &[Target]) -> Result<Outcome> {
-        let (encoded, starts) = self.send(targets)?;
-        let (ready, decompressed) = match self.decompress(targets, &encoded, &starts)? {
+    fn run(&self, mut targets: Vec<Target>) -> Result<Outcome> {
+        let (encoded, starts) = self.send(&targets)?;
+        let (mut ready, decompressed) = match self.decompress(&targets, &encoded, &starts)? {
             Ok(done) => done,
             Err(root) => return Ok(Outcome::Without(root)),
         };
-        let outputs = targets.iter().map(|target| self.output(target));
-        let outputs = outputs.collect::<Result<Vec<_>>>()?;
         let part = |place: Place| {
             let buffer = if place.decompressed {
                 &decompressed
@@ -163,6 +180,22 @@ impl Job<'_> {
             };
             (buffer, place.offset, place.size)
         };
+        let mut nested = match self.read_levels(&mut targets, &mut ready, &part)? {
+            Read::Levels(nested) => nested,
+            Read::Without(root) => return Ok(Outcome::Without(root)),
+            Read::Bad(number, page, status, at) => {
+                let page = &self.chunks[number].pages[page];
+                let text = format!("levels of a page do not decode: {status:?}, {at} bytes in");
+                return Err(corrupted(self.path, page.offset, &text));
+            }
+        };
+        let outputs = targets.iter().map(|target| self.output(target));
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
+        let laid = nested.lay(self.context, &self.shapes, &targets, &|number| {
+            let output = &outputs[number];
+            output.validity.map(|(at, size)| (&output.memory, at, size))
+        })?;
+        let targets = &targets[..];
         let mut chunks: Vec<PageChunk<'_>> = Vec::new();
         // Which chunk each one for the kernels is, and which of its pages.
         let mut names: Vec<(usize, usize, Vec<usize>)> = Vec::new();
@@ -184,10 +217,11 @@ impl Job<'_> {
                     pages.push(page.page);
                     made.pages.push(EncodedPage {
                         data: part(page.data),
-                        levels: page.levels.map(part),
+                        levels: page.levels.filter(|_| !target.nested).map(part),
                         has_levels: target.has_levels,
+                        present: page.present,
                         encoding: page.encoding,
-                        values: header.values,
+                        values: page.values,
                         first: page.first,
                     });
                 }
@@ -245,9 +279,57 @@ impl Job<'_> {
             );
             return Err(corrupted(self.path, page.offset, &text));
         }
-        let zipped = targets.iter().zip(outputs).zip(strings);
-        let arrays = zipped.map(|((target, output), strings)| self.array(target, output, strings));
-        Ok(Outcome::Arrays(arrays.collect::<Result<Vec<_>>>()?))
+        let mut leaves: BTreeMap<usize, Vec<Option<Array>>> = BTreeMap::new();
+        for ((target, output), strings) in targets.iter().zip(outputs).zip(strings) {
+            let array = self.array(target, output, strings)?;
+            leaves.entry(target.root).or_default().push(Some(array));
+        }
+        let mut arrays = Vec::new();
+        for (root, mut own) in leaves {
+            let array = match self.shapes.get(&root) {
+                Some(shape) => laid.build(self.context, root, &shape.root, &mut own)?,
+                None => own.pop().flatten(),
+            };
+            let Some(array) = array else {
+                return Ok(Outcome::Without(root));
+            };
+            arrays.push((root, array));
+        }
+        Ok(Outcome::Arrays(arrays))
+    }
+
+    /// Reads the levels of lists and structs.
+    fn read_levels<'b>(
+        &self,
+        targets: &mut [Target],
+        ready: &mut [Ready],
+        part: &dyn Fn(Place) -> engine::Part<'b>,
+    ) -> Result<Read<'b>> {
+        let mut of = HashMap::new();
+        for (number, target) in targets.iter().enumerate() {
+            let chunks = self.of(target).zip(self.parts);
+            of.extend(chunks.map(|(chunk, part)| (chunk, (number, part.count))));
+        }
+        let page = |ready: &Ready| {
+            let header = &self.chunks[ready.chunk].pages[ready.page].header;
+            let levels = ready.levels.map(|levels| {
+                let reps = u64::from(header.repetition_size).min(levels.size);
+                let (defs, size) = (levels.offset + reps, levels.size - reps);
+                [
+                    part(Place {
+                        size: reps,
+                        ..levels
+                    }),
+                    part(Place {
+                        offset: defs,
+                        size,
+                        ..levels
+                    }),
+                ]
+            });
+            (part(ready.data), levels)
+        };
+        nested::read(self.context, &self.shapes, targets, ready, &of, &page)
     }
 
     fn is_string(&self, target: &Target) -> bool {
@@ -256,7 +338,8 @@ impl Job<'_> {
 
     /// The chunks of a column, row group after row group.
     fn of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = usize> + 'a {
-        (0..self.parts.len()).map(|part| part * self.stride + self.before[target.root])
+        let own = self.before[target.root] + target.leaf;
+        (0..self.parts.len()).map(move |part| part * self.stride + own)
     }
 
     /// Puts the chunks into device memory as they are; where each begins. Those whose bytes were
@@ -324,7 +407,9 @@ impl Job<'_> {
                 for (at, page) in chunk.pages.iter().enumerate() {
                     let header = &page.header;
                     let levels_size = match header.kind {
-                        PageKind::DataV2 => u64::from(header.definition_size),
+                        PageKind::DataV2 => {
+                            u64::from(header.definition_size) + u64::from(header.repetition_size)
+                        }
                         _ => 0,
                     };
                     let body = start + page.body_at;
@@ -357,16 +442,19 @@ impl Job<'_> {
                     ready.push(Ready {
                         chunk: *number,
                         page: at,
+                        is_data,
                         data,
                         levels,
                         encoding: encoding(header.encoding).unwrap_or(ParquetEncoding::Plain),
+                        values: header.values,
                         first,
+                        present: None,
                     });
                     if is_data {
                         first += u64::from(header.values);
                     }
                 }
-                if first - chunk_first != part.count {
+                if !target.nested && first - chunk_first != part.count {
                     let found = first - chunk_first;
                     let text = format!("a column has {found} rows where {} must be", part.count);
                     let offset = chunk.runs.first().map_or(0, |run| run.offset);

@@ -147,10 +147,12 @@ impl Parquet {
         let stride: usize = roots.iter().map(|root| root.leaves.len()).sum();
         let mut before = 0;
         for (number, root) in roots.iter().enumerate() {
-            let own: Vec<usize> = (0..parts.len())
-                .map(|part| part * stride + before)
-                .collect();
+            let first = before;
             before += root.leaves.len();
+            let leaves = first..before;
+            let own: Vec<usize> = (0..parts.len())
+                .flat_map(|part| leaves.clone().map(move |leaf| part * stride + leaf))
+                .collect();
             let mut looked = Vec::with_capacity(own.len());
             // The metadata say no sooner than the pages.
             if !target::may_be(self, able, parts, root) {
@@ -164,7 +166,7 @@ impl Parquet {
                 }
             }
             let is_all = looked.len() == own.len();
-            if is_all && target::target(self, able, parts, roots, &looked, number)?.is_some() {
+            if is_all && target::targets(self, able, parts, roots, &looked, number)?.is_some() {
                 for (at, chunk) in own.into_iter().zip(looked) {
                     found[at] = Some(chunk);
                 }

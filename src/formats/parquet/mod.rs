@@ -4,10 +4,10 @@
 //! of columns and rows says which pages are read at all (`select`, `prune`, `fetch`). Their bytes
 //! come through the engine, are decrypted (`crypto`), their headers walked and their CRCs compared
 //! (`pages`, `chunks`). Where the device has kernels they decode what they know (`target`,
-//! `device`), and pages without a CRC go there straight from the file; the official crate decodes
-//! the rest (`decode`), which is placed: on the host device piece by piece while it is decoded
-//! (`straight`), elsewhere and where columns are nested when it is whole (`place`). There is one
-//! layout, whoever did it.
+//! `shape`, `device`, `nested`), and pages without a CRC go there straight from the file; the
+//! official crate decodes the rest (`decode`), which is placed: on the host device piece by piece
+//! while it is decoded (`straight`), elsewhere and where columns are nested when it is whole
+//! (`place`). There is one layout, whoever did it.
 //!
 //! Memory: the bytes that are read, and twice the decoded columns (once, and what one thread is
 //! ahead of another, where pieces go to their place at once); a page of gzip may make 1032 times
@@ -26,12 +26,14 @@ mod fetch;
 mod footer;
 mod info;
 mod load;
+mod nested;
 mod pages;
 mod place;
 mod prune;
 mod reader;
 mod repair;
 mod select;
+mod shape;
 mod straight;
 mod target;
 mod thrift;

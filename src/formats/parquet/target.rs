@@ -9,6 +9,7 @@ use super::decode::field_of;
 use super::pages::{Page, PageKind};
 use super::reader::Parquet;
 use super::select::{Part, Root};
+use super::shape::{self, Shape};
 use crate::engine::{Context, DecompressCodec, ParquetConversion, ParquetEncoding};
 use crate::error::Result;
 
@@ -36,10 +37,15 @@ impl Able {
     }
 }
 
-/// A column that the device decodes: what its values become.
+/// A leaf that the device decodes: what its values become.
+#[derive(Debug, Clone)]
 pub(super) struct Target {
     /// Which root.
     pub root: usize,
+    /// Which of its leaves.
+    pub leaf: usize,
+    /// Whether it is inside of a list or struct. Its rows are known when its levels are, then.
+    pub nested: bool,
     pub field: FieldRef,
     pub conversion: ParquetConversion,
     pub width_in: u32,
@@ -48,61 +54,87 @@ pub(super) struct Target {
     pub rows: u64,
 }
 
-/// What a column's values become on the device. `None` where the kernels do not know how.
-pub(super) fn target(
+/// What becomes of the leaves of a column on the device, and its shape when it is a list or struct.
+/// `None` where the kernels do not know how.
+pub(super) fn targets(
     parquet: &Parquet,
     able: &Able,
     parts: &[Part],
     roots: &[Root],
     chunks: &[Chunk],
-    root: usize,
-) -> Result<Option<Target>> {
-    let [leaf] = roots[root].leaves[..] else {
-        return Ok(None);
-    };
-    let mut own = chunks.iter().filter(|chunk| chunk.plan.leaf == leaf);
+    number: usize,
+) -> Result<Option<(Vec<Target>, Option<Shape>)>> {
+    let root = &roots[number];
+    let mut own = chunks
+        .iter()
+        .filter(|chunk| root.leaves.contains(&chunk.plan.leaf));
     let known = |chunk| is_known(parquet, able, chunk);
-    if !may_be(parquet, able, parts, &roots[root]) || !own.all(known) {
+    if !may_be(parquet, able, parts, root) || !own.all(known) {
         return Ok(None);
     }
-    let descriptor = parquet
-        .metadata()
-        .file_metadata()
-        .schema_descr()
-        .column(leaf);
-    let field = field_of(parquet, parquet.arrow(), &roots[root])?;
+    let rows = parts.iter().map(|part| part.count).sum();
+    let schema = parquet.metadata().file_metadata().schema_descr();
+    let field = field_of(parquet, parquet.arrow(), root)?;
+    if !is_flat(parquet, root) {
+        let Some(shape) = shape::shape(parquet, root, &field) else {
+            return Ok(None);
+        };
+        let leaves = shape.leaves.iter().enumerate();
+        let target = |(at, leaf): (usize, &shape::Leaf)| Target {
+            root: number,
+            leaf: at,
+            nested: true,
+            field: leaf.field.clone(),
+            conversion: leaf.how.0,
+            width_in: leaf.how.1,
+            width_out: leaf.how.2,
+            has_levels: leaf.may_be_null(),
+            rows,
+        };
+        return Ok(Some((leaves.map(target).collect(), Some(shape))));
+    }
+    let descriptor = schema.column(root.leaves[0]);
     let length = u32::try_from(descriptor.type_length()).unwrap_or(0);
     let conversion = conversion(descriptor.physical_type(), length, field.data_type());
-    Ok(conversion.map(|(conversion, width_in, width_out)| Target {
-        root,
+    let target = conversion.map(|(conversion, width_in, width_out)| Target {
+        root: number,
+        leaf: 0,
+        nested: false,
         field,
         conversion,
         width_in,
         width_out,
         has_levels: descriptor.max_def_level() == 1,
-        rows: parts.iter().map(|part| part.count).sum(),
-    }))
+        rows,
+    });
+    Ok(target.map(|target| (vec![target], None)))
+}
+
+/// Whether a column is neither a list nor a struct.
+fn is_flat(parquet: &Parquet, root: &Root) -> bool {
+    let [leaf] = root.leaves[..] else {
+        return false;
+    };
+    let schema = parquet.metadata().file_metadata().schema_descr();
+    let descriptor = schema.column(leaf);
+    descriptor.max_rep_level() == 0
+        && descriptor.max_def_level() <= 1
+        && descriptor.path().parts().len() == 1
 }
 
 /// Whether the kernels may know how, before a page was seen.
 pub(super) fn may_be(parquet: &Parquet, able: &Able, parts: &[Part], root: &Root) -> bool {
-    let [leaf] = root.leaves[..] else {
-        return false;
-    };
     let metadata = parquet.metadata();
-    let descriptor = metadata.file_metadata().schema_descr().column(leaf);
-    let is_flat = descriptor.max_rep_level() == 0
-        && descriptor.max_def_level() <= 1
-        && descriptor.path().parts().len() == 1;
     let goes = |part: &Part| {
-        let column = metadata.row_group(part.row_group).column(leaf);
-        part.rows.is_none() && able.can(column.compression())
+        let group = metadata.row_group(part.row_group);
+        let mut leaves = root.leaves.iter();
+        part.rows.is_none() && leaves.all(|leaf| able.can(group.column(*leaf).compression()))
     };
-    is_flat && parts.iter().all(goes)
+    parts.iter().all(goes)
 }
 
 /// From how values are stored to what Arrow has: how, and the bytes of both.
-fn conversion(
+pub(super) fn conversion(
     stored: Type,
     length: u32,
     wanted: &DataType,
@@ -148,19 +180,21 @@ fn is_known(parquet: &Parquet, able: &Able, chunk: &Chunk) -> bool {
         .pages
         .iter()
         .position(|p| p.header.kind == PageKind::Dictionary);
+    let descriptor = column.column_descr();
+    let (max_def, max_rep) = (descriptor.max_def_level(), descriptor.max_rep_level());
     let page = |page: &Page| {
         let header = &page.header;
         match header.kind {
             PageKind::Data => {
                 // Levels in runs, or none.
-                let levels = column.column_descr().max_def_level() == 0;
-                encoding(header.encoding).is_some() && (levels || header.definition_encoding == 3)
+                let defs = max_def == 0 || header.definition_encoding == 3;
+                let reps = max_rep == 0 || header.repetition_encoding == 3;
+                encoding(header.encoding).is_some() && defs && reps
             }
             PageKind::DataV2 => {
-                let levels = column.column_descr().max_def_level() == 1;
                 encoding(header.encoding).is_some()
-                    && header.repetition_size == 0
-                    && levels == (header.definition_size > 0)
+                    && (max_rep > 0) == (header.repetition_size > 0)
+                    && (max_def > 0) == (header.definition_size > 0)
             }
             PageKind::Dictionary => matches!(header.encoding, 0 | 2),
             PageKind::Index => false,
