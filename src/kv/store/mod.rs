@@ -47,8 +47,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 pub use commit::Batch;
 pub use config::{DiskLevel, KEY_MAX, KvConfig, VALUE_MAX};
 pub use handle::Store;
@@ -70,6 +68,7 @@ use space::{Level, Space, Stream};
 use worker::Signal;
 
 use super::disk::SharedBlocks;
+use super::sync::Mutex;
 use super::wal::Wal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Histogram;
