@@ -45,7 +45,6 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
 
 pub use commit::Batch;
 pub use config::{DiskLevel, KEY_MAX, KvConfig, VALUE_MAX};
@@ -138,7 +137,7 @@ impl Shared {
         summary: u64,
         level: Level,
     ) -> Result<Run> {
-        let deadline = Instant::now() + self.config.stall;
+        let mut waiting = None;
         let mut round = Ok(());
         loop {
             self.space.set_durable(self.wal.durable_lsn());
@@ -154,7 +153,8 @@ impl Shared {
             if level != Level::User {
                 return Err(self.no_space(what));
             }
-            round = self.next_round(what, deadline);
+            let waiting = waiting.get_or_insert_with(|| self.begin_waiting());
+            round = self.next_round(what, waiting);
         }
     }
 
