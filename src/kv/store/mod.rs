@@ -117,6 +117,8 @@ pub(crate) struct Shared {
     space: Space,
     cache: PageCache,
     snapshots: Snapshots,
+    /// Held while old versions go, and by whoever compares the index with the space.
+    pruning: Mutex<()>,
     inline_bytes: AtomicI64,
     /// Segments that the meta log may take before it is cleaned.
     meta_due: AtomicU64,
@@ -168,6 +170,7 @@ impl Shared {
             let first = held.partition_point(|lsn| *lsn < older);
             newer > listed || held.get(first).is_some_and(|lsn| *lsn < newer)
         };
+        let _one = self.pruning.lock();
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
         });

@@ -296,6 +296,7 @@ pub(crate) fn assemble(parts: Parts) -> Arc<Shared> {
         space: parts.space,
         cache,
         snapshots: super::Snapshots::default(),
+        pruning: Mutex::new(()),
         inline_bytes: parts.inline_bytes,
         meta_due: AtomicU64::new(0),
         meta: Mutex::new(parts.meta),
