@@ -283,8 +283,8 @@ impl Model {
     }
 }
 
-/// Cleaning that gained nothing went on here for as long as a write may wait, over and over the same
-/// segments, and the write was told that time had run out. Not in every run.
+/// Cleaning that gained nothing went on here for as long as a write may wait, over and over the
+/// same segments, and the write was told that time had run out. Not in every run.
 #[test]
 fn a_store_that_cleaning_cannot_help_refuses_and_is_not_worn() {
     for _ in 0..6 {

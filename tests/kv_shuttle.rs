@@ -247,7 +247,7 @@ fn verification_beside_snapshots_that_go_finds_nothing() {
     });
 }
 
-/// Waiters are woken, what they waited for is durable, and a store that is dropped at work keeps it.
+/// Waiters are woken, what they waited for is durable, and a store that ends at work keeps it.
 #[cfg(not(feature = "seeded-bugs"))]
 #[test]
 fn commits_are_durable_when_waiters_wake_and_the_store_ends() {
