@@ -1,9 +1,10 @@
 //! Crashes: at every moment of a workload, everything that a disk may have kept opens again and
 //! holds what was acknowledged, as a prefix of the commits, each whole.
 //!
-//! `GDS_KV_CRASH=n` looks at n times as many workloads.
+//! `GDS_KV_CRASH=n` looks at n times as many workloads; `GDS_KV_NIGHTLY=1` at those of a night.
 
 mod kv_common;
+mod kv_driver;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,7 @@ use kv_common::crash::{Effort, Workload, check_images, run};
 use kv_common::tiny;
 
 fn times() -> u64 {
-    std::env::var("GDS_KV_CRASH")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1)
+    kv_driver::amount("GDS_KV_CRASH", 1, 20)
 }
 
 fn all(workloads: impl Iterator<Item = Workload>, effort: Effort) -> usize {

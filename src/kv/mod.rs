@@ -22,6 +22,7 @@ pub mod sim;
 mod sized;
 pub mod store;
 pub mod superblock;
+mod sync;
 pub mod wal;
 
 /// The unit of every read, write and offset of a store, bytes.

@@ -179,11 +179,11 @@ impl Random {
     }
 }
 
-/// How often a test repeats: `GDS_CRASH_FACTOR` scales the amounts of a change to those of a
-/// night.
+/// How often a test repeats: `GDS_CRASH_FACTOR=n` times that; twenty with `GDS_KV_NIGHTLY=1`.
 pub fn scaled(amount: usize) -> usize {
     let factor = std::env::var("GDS_CRASH_FACTOR")
         .ok()
         .and_then(|f| f.parse().ok());
-    amount * factor.unwrap_or(1)
+    let nightly = std::env::var("GDS_KV_NIGHTLY").is_ok_and(|v| v == "1");
+    amount * factor.unwrap_or(if nightly { 20 } else { 1 })
 }

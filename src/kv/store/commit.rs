@@ -97,6 +97,34 @@ pub(crate) fn parse(kind: u8, payload: &[u8]) -> Option<(&[u8], Reference)> {
     Some((key, reference))
 }
 
+/// Rounds that may free no more than they fill before a write that waits for room is refused.
+/// Some do: what they moved becomes free in the round after.
+const IN_VAIN: u32 = 8;
+
+/// A write that waits for room.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    deadline: Instant,
+    /// The most segments that were free after a round since others wrote last.
+    most_free: u64,
+    appended: Lsn,
+    in_vain: u32,
+}
+
+impl Waiting {
+    /// Whether rounds still get on: more is free than ever, or others wrote and may have taken it.
+    /// Cleaning that fills what it frees could go on for ever, and wears the disk.
+    fn is_worth_it(&mut self, shared: &Shared) -> bool {
+        let (free, appended) = (shared.space.free_now(), shared.wal.appended_lsn());
+        if free > self.most_free || appended != self.appended {
+            (self.most_free, self.appended, self.in_vain) = (free, appended, 0);
+            return true;
+        }
+        self.in_vain += 1;
+        self.in_vain < IN_VAIN
+    }
+}
+
 impl Shared {
     pub fn check_key(&self, key: &[u8]) -> Result<()> {
         let most = self.key_max;
@@ -292,9 +320,9 @@ impl Shared {
 
     /// Lets the background thread work until `good`: as long as it gets on, and `stall` at most.
     fn wait_until(&self, what: &str, good: impl Fn() -> bool) -> Result<()> {
-        let deadline = Instant::now() + self.config.stall;
+        let mut waiting = self.begin_waiting();
         while !good() {
-            let round = self.next_round(what, deadline);
+            let round = self.next_round(what, &mut waiting);
             // What an earlier round freed may have come between the look and the wait.
             if round.is_err() && !good() {
                 return round;
@@ -303,14 +331,25 @@ impl Shared {
         Ok(())
     }
 
+    /// A write begins to wait for room.
+    pub fn begin_waiting(&self) -> Waiting {
+        Waiting {
+            deadline: Instant::now() + self.config.stall,
+            most_free: self.space.free_now(),
+            appended: self.wal.appended_lsn(),
+            in_vain: 0,
+        }
+    }
+
     /// Waits for a round of the background thread.
     ///
     /// # Errors
-    /// `NoSpace` when it could not store what is in memory, and freed nothing; `TimedOut`.
-    pub fn next_round(&self, what: &str, deadline: Instant) -> Result<()> {
+    /// `NoSpace` when it could not store what is in memory, and freed nothing, or when several
+    /// freed no more than they filled; `TimedOut`.
+    pub fn next_round(&self, what: &str, waiting: &mut Waiting) -> Result<()> {
         let before = (self.space.freed(), self.counters.checkpoints.load(Relaxed));
         let memtable = self.memtable_bytes();
-        let whole = self.signal.wait_for_round(deadline);
+        let whole = self.signal.wait_for_round(waiting.deadline);
         self.root.check()?;
         if !whole {
             let message = format!(
@@ -321,7 +360,7 @@ impl Shared {
         }
         let stored = self.counters.checkpoints.load(Relaxed) > before.1
             && memtable > self.config.memtable_bytes;
-        if self.space.freed() > before.0 || stored {
+        if stored || self.space.freed() > before.0 && waiting.is_worth_it(self) {
             return Ok(());
         }
         Err(self.no_space(what))

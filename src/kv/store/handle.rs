@@ -3,10 +3,7 @@
 use std::ops::{Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use super::commit::Batch;
 use super::config::KvConfig;
@@ -20,6 +17,8 @@ use super::verify::VerifyReport;
 use super::{Shared, open, repair, worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::Disk;
+use crate::kv::sync::Mutex;
+use crate::kv::sync::thread::{self, JoinHandle};
 use crate::kv::wal::Lsn;
 
 /// A store. Clones are the same store; any thread may use them. The last one that drops ends the
@@ -41,7 +40,7 @@ impl Drop for Inner {
         self.shared.signal.stop();
         let thread = self.thread.get_mut().take();
         if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != thread::current().id()
         {
             let _ = thread.join();
         }

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
-use parking_lot::RwLock;
 
 use super::key::{Hasher, Key};
 use super::ordered::Ordered;
 use super::reference::Reference;
+use crate::kv::sync::RwLock;
 use crate::kv::wal::Lsn;
 
 const SHARDS: usize = 256;

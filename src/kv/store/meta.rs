@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(got, [(b"dead".to_vec(), 4, 0), (vec![9; 5000], 5, 8192)]);
         assert!(MetaBlock::parse(&block, 4).is_none());
         assert!(MetaBlock::parse(&block[..4096], 3).is_none());
-        for at in 0..block.len() {
+        for at in (0..block.len()).step_by(if cfg!(miri) { 399 } else { 1 }) {
             let mut bad = block.clone();
             bad[at] ^= 1;
             assert!(MetaBlock::parse(&bad, 3).is_none(), "byte {at}");

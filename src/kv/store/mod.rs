@@ -45,9 +45,6 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
-
-use parking_lot::Mutex;
 
 pub use commit::Batch;
 pub use config::{DiskLevel, KEY_MAX, KvConfig, VALUE_MAX};
@@ -70,6 +67,7 @@ use space::{Level, Space, Stream};
 use worker::Signal;
 
 use super::disk::SharedBlocks;
+use super::sync::Mutex;
 use super::wal::Wal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Histogram;
@@ -119,6 +117,8 @@ pub(crate) struct Shared {
     space: Space,
     cache: PageCache,
     snapshots: Snapshots,
+    /// Held while old versions go, and by whoever compares the index with the space.
+    pruning: Mutex<()>,
     inline_bytes: AtomicI64,
     /// Segments that the meta log may take before it is cleaned.
     meta_due: AtomicU64,
@@ -139,7 +139,7 @@ impl Shared {
         summary: u64,
         level: Level,
     ) -> Result<Run> {
-        let deadline = Instant::now() + self.config.stall;
+        let mut waiting = None;
         let mut round = Ok(());
         loop {
             self.space.set_durable(self.wal.durable_lsn());
@@ -155,7 +155,8 @@ impl Shared {
             if level != Level::User {
                 return Err(self.no_space(what));
             }
-            round = self.next_round(what, deadline);
+            let waiting = waiting.get_or_insert_with(|| self.begin_waiting());
+            round = self.next_round(what, waiting);
         }
     }
 
@@ -169,6 +170,7 @@ impl Shared {
             let first = held.partition_point(|lsn| *lsn < older);
             newer > listed || held.get(first).is_some_and(|lsn| *lsn < newer)
         };
+        let _one = self.pruning.lock();
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
         });

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::checkpoint::{MetaLog, MetaPart, read_part};
 use super::commit::parse;
 use super::config::{DiskLevel, KvConfig};
@@ -26,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::{self, OpenMode};
 use crate::kv::disk::{BLOCK, Blocks, DaxDisk, Disk, FileDisk};
 use crate::kv::superblock::{COMPAT_SUMMARIES, COPIES, Geometry, Superblock};
+use crate::kv::sync::{Mutex, thread};
 use crate::kv::wal::{self, Wal, WalConfig, WalStart};
 
 /// Threads that read the meta log.
@@ -297,6 +296,7 @@ pub(crate) fn assemble(parts: Parts) -> Arc<Shared> {
         space: parts.space,
         cache,
         snapshots: super::Snapshots::default(),
+        pruning: Mutex::new(()),
         inline_bytes: parts.inline_bytes,
         meta_due: AtomicU64::new(0),
         meta: Mutex::new(parts.meta),
@@ -357,7 +357,7 @@ fn load(
             numbers.lock()[at] = read.numbers;
         }
     };
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 1..READERS.min(parts.len()) {
             scope.spawn(read);
         }

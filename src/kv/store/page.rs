@@ -213,7 +213,8 @@ mod tests {
             ),
             None
         );
-        for at in 0..page.len() {
+        // Miri takes a thousand times as long.
+        for at in (0..page.len()).step_by(if cfg!(miri) { 399 } else { 1 }) {
             let mut bad = page.clone();
             bad[at] ^= 0x40;
             assert!(!is_whole(&bad, 7), "byte {at}");

@@ -1,13 +1,12 @@
 //! The superblock in use, and whether the store may still be written.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
-
-use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::Disk;
 use crate::kv::superblock::Superblock;
+use crate::kv::sync::Mutex;
+use crate::kv::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use crate::kv::wal::WalStart;
 
 /// Most segments that the file grows by at once.

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
-
-use parking_lot::Mutex;
 
 use super::Shared;
 use crate::error::{ErrorKind, Result};
+use crate::kv::sync::Mutex;
+use crate::kv::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use crate::kv::wal::Lsn;
 
 /// The snapshots that are held.

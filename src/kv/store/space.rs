@@ -13,11 +13,7 @@
 mod tail;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
 
 use super::reference::{Reference, Run, blocks_of};
 use super::root::Root;
@@ -26,6 +22,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kv::bugs::{self, Bug};
 use crate::kv::disk::{BLOCK, Disk};
 use crate::kv::superblock::Geometry;
+use crate::kv::sync::Mutex;
+use crate::kv::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::kv::sync::atomic::{AtomicU32, AtomicU64};
 use crate::kv::wal::Lsn;
 
 /// Alignments of extents, largest first.

@@ -58,7 +58,8 @@ impl VerifyReport {
 impl Shared {
     pub fn verify(self: &Arc<Self>) -> Result<VerifyReport> {
         let mut report = VerifyReport::default();
-        // Checkpoints and moves wait; commits wait while the space map is compared.
+        // Checkpoints and moves wait; commits, and versions that go with their snapshot, wait
+        // while the space map is compared.
         let meta = self.meta.lock();
         self.compare_space(&mut report)?;
         for part in &meta.parts {
@@ -114,6 +115,7 @@ impl Shared {
     /// Every extent belongs to one version, lies in a segment of values, and the live bytes of
     /// each segment are the sum of what refers to it.
     fn compare_space(&self, report: &mut VerifyReport) -> Result<()> {
+        let versions = self.pruning.lock();
         let commits = match self.wal.begin(0) {
             Ok(append) => Some(append),
             Err(error) if error.kind() == ErrorKind::Poisoned => None,
@@ -153,7 +155,7 @@ impl Shared {
                 report.add(&[], error.with_offset(self.space.segment_start(segment)));
             }
         }
-        drop(commits);
+        drop((commits, versions));
         extents.sort_unstable();
         for pair in extents.windows(2) {
             let (first, second) = (pair[0], pair[1]);

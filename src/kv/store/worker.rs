@@ -1,14 +1,13 @@
 //! The one background thread: checkpoints and cleaning. It sleeps until somebody asks.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::Shared;
 use crate::error::{Error, Result};
+use crate::kv::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use crate::kv::sync::thread::{self, JoinHandle};
+use crate::kv::sync::{Condvar, Mutex};
 
 #[derive(Debug, Default)]
 struct Wanted {
@@ -83,7 +82,7 @@ impl Signal {
 pub(crate) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
     let signal = Arc::clone(&shared.signal);
     let weak = Arc::downgrade(shared);
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name("gds-kv".into())
         .spawn(move || run(&signal, &weak))
         .map_err(|e| Error::os(e.raw_os_error().unwrap_or(0), "start the store's thread"))

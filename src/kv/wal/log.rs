@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::pending::{Fit, Pending, Undo, record_size};
 use super::thread::{Core, State};
 use super::ticket::Call;
 use super::{Lsn, WalConfig, WalStart, WalStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::Disk;
+use crate::kv::sync::{Mutex, MutexGuard, thread};
 use crate::metrics::Latency;
 
 /// The log. Any thread may use it. Dropping it writes what is pending and ends its thread.
 pub struct Wal {
     core: Arc<Core>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 /// A boundary between batches: everything appended before it is before it, whole commits.
@@ -63,7 +62,7 @@ impl Wal {
     ) -> Result<Arc<Self>> {
         let core = Arc::new(Core::new(disk, config, start, tail)?);
         let shared = Arc::clone(&core);
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("gds-kv-log".to_owned())
             .spawn(move || shared.run())
             .map_err(|e| Error::os(e.raw_os_error().unwrap_or(libc::EAGAIN), "start the log"))?;
@@ -294,7 +293,7 @@ impl Drop for Wal {
         let thread = self.thread.lock().take();
         // A callback may hold the last reference: the log thread then ends by itself.
         if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != thread::current().id()
         {
             let _ = thread.join();
         }

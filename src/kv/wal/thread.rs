@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::format::{HEADER, Header, padded, uuid_low};
 use super::log::{commit_max, record_max};
@@ -18,6 +15,8 @@ use crate::base::crc::crc32c;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::bugs::{self, Bug};
 use crate::kv::disk::{Blocks, Disk};
+use crate::kv::sync::atomic::AtomicU64;
+use crate::kv::sync::{Condvar, Mutex, RwLock};
 use crate::metrics::Histogram;
 
 type Pressure = Arc<dyn Fn() + Send + Sync>;

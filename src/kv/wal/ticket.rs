@@ -9,12 +9,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::DerefMut;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::Lsn;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kv::sync::atomic::{AtomicU64, Ordering};
+use crate::kv::sync::standard::{Condvar, Mutex, MutexGuard};
 
 /// Called when a record is durable, or never will be.
 pub type Call = Box<dyn FnOnce(Result<Lsn>) + Send>;
