@@ -13,6 +13,7 @@ mod hot;
 mod put;
 mod read;
 mod room;
+mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
