@@ -12,13 +12,7 @@
 #ifndef GDS_PARQUET_CUH
 #define GDS_PARQUET_CUH
 
-#ifdef __CUDACC__
-#define GDS_FN static __device__ __forceinline__
-#else
-#define GDS_FN static inline
-#endif
-
-typedef unsigned long long gds_u64;
+#include "warp.cuh"
 
 enum gds_parquet_encoding {
     GDS_PARQUET_PLAIN = 0,
@@ -84,7 +78,8 @@ struct gds_parquet_page {
     unsigned has_levels;
     /* Place of the first value in the column. */
     gds_u64 first;
-    /* Address of 8 bytes a value for what is in between, or 0 where nothing is. */
+    /* Address of 8 bytes a value for what is in between, or 0 where nothing is. For strings 8 more
+     * for each GDS_MARK values, and 8: the bytes of the strings before those. */
     gds_u64 scratch;
     /* For gds_parquet_gather: bytes of the column's strings before this page. */
     gds_u64 bytes_before;
@@ -133,25 +128,23 @@ struct gds_parquet_work {
     gds_u64 page_count;
     gds_u64 columns;
     gds_u64 column_count;
-    /* Address of a word that is 0: the next page that nobody has. */
+    /* Address of a word that is 0: the next page, or part of one, that nobody has. */
     gds_u64 next;
+    /* Parts of a page, each of which a warp does for itself; 0 as 1. For gds_parquet_values and
+     * gds_parquet_gather. */
+    gds_u64 parts;
 };
 
 static_assert(sizeof(gds_parquet_page) == 96, "shared with Rust");
 static_assert(sizeof(gds_parquet_column) == 64, "shared with Rust");
-static_assert(sizeof(gds_parquet_work) == 40, "shared with Rust");
+static_assert(sizeof(gds_parquet_work) == 48, "shared with Rust");
 
 namespace {
 
-constexpr unsigned GDS_LANES = 32;
-
-#ifdef __CUDACC__
-#define GDS_FOR_LANES(lane) const unsigned lane = threadIdx.x % GDS_LANES;
-#define GDS_SYNC() __syncwarp()
-#else
-#define GDS_FOR_LANES(lane) for (unsigned lane = 0; lane < GDS_LANES; lane++)
-#define GDS_SYNC() ((void)0)
-#endif
+/* Values from one mark of strings to the next. */
+constexpr unsigned GDS_MARK = 512;
+/* How far ahead of what is read in turn a page is asked for, bytes. */
+constexpr unsigned GDS_AHEAD = 512;
 
 /* Bytes of a page and how far they were read. */
 struct gds_reader {
@@ -168,15 +161,6 @@ GDS_FN gds_u64 gds_left(const gds_reader &r)
 GDS_FN unsigned gds_load32(const unsigned char *p)
 {
     return p[0] | (unsigned)p[1] << 8 | (unsigned)p[2] << 16 | (unsigned)p[3] << 24;
-}
-
-GDS_FN unsigned gds_count(unsigned word)
-{
-#ifdef __CUDACC__
-    return __popc(word);
-#else
-    return (unsigned)__builtin_popcount(word);
-#endif
 }
 
 GDS_FN void gds_or(gds_u64 words, gds_u64 word, unsigned bits)
@@ -205,7 +189,7 @@ GDS_FN unsigned gds_bitmap(gds_u64 words, gds_u64 bit, unsigned count)
 }
 
 /* The sum of what the lanes have; on the processor one variable has it already. */
-GDS_FN unsigned gds_total(unsigned mine)
+template <typename T> GDS_FN T gds_total(T mine)
 {
 #ifdef __CUDACC__
     for (unsigned step = GDS_LANES / 2; step > 0; step /= 2) {
@@ -250,17 +234,35 @@ GDS_FN gds_u64 gds_unzigzag(gds_u64 value)
     return (value >> 1) ^ (0 - (value & 1));
 }
 
-/* `width` bits (at most 64) from bit `bit` on; bytes from `end` on are not read. */
-GDS_FN gds_u64 gds_bits(const unsigned char *bytes, gds_u64 end, gds_u64 bit, unsigned width)
+/* `width` bits (at most 64) from bit `bit` on, of which the page has all. Reads the aligned words
+ * that they lie in. */
+GDS_FN gds_u64 gds_bits(const unsigned char *bytes, gds_u64 bit, unsigned width)
 {
+#ifdef __CUDACC__
+    const gds_u64 address = reinterpret_cast<gds_u64>(bytes) + bit / 8;
+    const unsigned *words = reinterpret_cast<const unsigned *>(address & ~3ull);
+    const unsigned skip = 8 * (unsigned)(address & 3) + (unsigned)(bit % 8);
+    if (width == 0) {
+        return 0;
+    }
+    const unsigned first = words[0];
+    const unsigned second = skip + width > 32 ? words[1] : 0;
+    const unsigned low = __funnelshift_r(first, second, skip);
+    if (width <= 32) {
+        return width == 32 ? low : low & ((1u << width) - 1);
+    }
+    const unsigned third = skip + width > 64 ? words[2] : 0;
+    const gds_u64 value = low | (gds_u64)__funnelshift_r(second, third, skip) << 32;
+    return width == 64 ? value : value & ((1ull << width) - 1);
+#else
     gds_u64 value = 0;
-    const gds_u64 first = bit / 8;
     const unsigned skip = (unsigned)(bit % 8);
     for (unsigned i = 0; 8 * i < skip + width; i++) {
-        const gds_u64 byte = first + i < end ? bytes[first + i] : 0;
+        const gds_u64 byte = bytes[bit / 8 + i];
         value |= i == 0 ? byte >> skip : 8 * i - skip < 64 ? byte << (8 * i - skip) : 0;
     }
     return width == 64 ? value : value & ((1ull << width) - 1);
+#endif
 }
 
 /* A run of the hybrid of runs and packed bits (Encodings.md, RLE). */
@@ -310,24 +312,43 @@ GDS_FN unsigned gds_next_run(gds_reader &r, unsigned width, gds_u64 wanted, gds_
     return GDS_PARQUET_OK;
 }
 
-/* Calls `put(place, value)` for `count` values of that hybrid. */
-template <typename Put>
-GDS_FN unsigned gds_expand_runs(gds_reader &r, unsigned width, gds_u64 count, Put put)
+/* Calls `put(place, look(value))` for `count` values of that hybrid. Several values are looked up
+ * before any is put, so that a lane waits for all of them at once. */
+template <typename Look, typename Put>
+GDS_FN unsigned gds_expand_runs(gds_reader &r, unsigned width, gds_u64 count, Look look, Put put)
 {
+    constexpr unsigned AT_ONCE = 4;
     for (gds_u64 done = 0; done < count;) {
         gds_run run;
+        gds_ask(r.bytes + r.at + GDS_AHEAD, r.bytes + r.size);
         const unsigned status = gds_next_run(r, width, count - done, run);
         if (status != GDS_PARQUET_OK) {
             return status;
         }
         GDS_FOR_LANES(lane)
         {
-            for (gds_u64 i = lane; i < run.count; i += GDS_LANES) {
-                const unsigned value =
-                    run.packed
-                        ? (unsigned)gds_bits(r.bytes, r.size, 8 * run.packed_at + i * width, width)
-                        : run.value;
-                put(done + i, value);
+            for (gds_u64 first = lane; first < run.count; first += AT_ONCE * GDS_LANES) {
+                unsigned values[AT_ONCE];
+                gds_u64 found[AT_ONCE];
+                GDS_UNROLL
+                for (unsigned n = 0; n < AT_ONCE; n++) {
+                    const gds_u64 i = first + n * GDS_LANES;
+                    values[n] = run.value;
+                    if (run.packed && i < run.count) {
+                        values[n] =
+                            (unsigned)gds_bits(r.bytes, 8 * run.packed_at + i * width, width);
+                    }
+                }
+                GDS_UNROLL
+                for (unsigned n = 0; n < AT_ONCE; n++) {
+                    found[n] = first + n * GDS_LANES < run.count ? look(values[n]) : 0;
+                }
+                GDS_UNROLL
+                for (unsigned n = 0; n < AT_ONCE; n++) {
+                    if (first + n * GDS_LANES < run.count) {
+                        put(done + first + n * GDS_LANES, found[n]);
+                    }
+                }
             }
         }
         done += run.count;
@@ -407,7 +428,7 @@ GDS_FN unsigned gds_expand_deltas(gds_reader &r, gds_u64 count, Put put)
                     done + i, done + here, value,
                     [&](gds_u64 place) {
                         const gds_u64 bit = bits_at + (place - first) * width;
-                        return least + gds_bits(r.bytes, r.size, bit, width);
+                        return least + gds_bits(r.bytes, bit, width);
                     },
                     put);
             }

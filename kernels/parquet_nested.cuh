@@ -102,10 +102,12 @@ GDS_FN unsigned gds_read_levels(gds_reader &r, unsigned highest, unsigned count,
 {
     unsigned bad = 0;
     const unsigned width = gds_width_of(highest);
-    const unsigned status = gds_expand_runs(r, width, count, [&](gds_u64 i, unsigned level) {
-        bad += level > highest;
-        to[i] = (unsigned char)level;
-    });
+    const unsigned status = gds_expand_runs(
+        r, width, count, [](unsigned level) -> gds_u64 { return level; },
+        [&](gds_u64 i, gds_u64 level) {
+            bad += level > highest;
+            to[i] = (unsigned char)level;
+        });
     if (status != GDS_PARQUET_OK) {
         return status;
     }

@@ -1,7 +1,7 @@
 //! The decompression kernel's device functions, compiled for the processor, agree with other
 //! decoders, and never leave the memory of a chunk whatever stands in it.
 //!
-//! A loop stands for the lanes of a warp, lane after lane, so that a byte which needs another lane's
+//! A loop stands for the lanes of a warp, lane after lane, so that a byte that needs another lane's
 //! byte of the same copy comes out wrong. The memory lies between pages that cannot be touched.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
@@ -11,7 +11,9 @@ mod kernel_support;
 use std::ffi::c_void;
 use std::io::Write;
 
-use gds_rs::device::{DecompressChunk, DecompressCodec, DecompressStatus, DecompressWork};
+use gds_rs::device::{
+    DecompressChunk, DecompressCodec, DecompressStatus, DecompressWork, SNAPPY_BLOCK, SNAPPY_WHOLE,
+};
 use kernel_support::{Guarded, compiled};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
@@ -44,16 +46,59 @@ impl Kernel {
             chunks: &raw mut chunk as u64,
             count: 1,
             next: 0,
+            wholes: 0,
         };
         // SAFETY: the work names memory of this function.
         unsafe { (self.0)(&work) };
         (chunk.status, chunk.at, to.bytes()[to_at..].to_vec())
     }
 
+    /// What comes of a chunk of Snappy that is taken apart, when it can be.
+    fn run_apart(&self, input: &[u8], size: usize) -> Option<Vec<u8>> {
+        let (mut from, mut to) = (Guarded::new(input.len() + 1), Guarded::new(size + 1));
+        let (from_at, to_at) = (from.usable - input.len(), to.usable - size);
+        from.bytes()[from_at..].copy_from_slice(input);
+        let parts = (size as u64).div_ceil(SNAPPY_BLOCK);
+        if parts == 0 {
+            return None;
+        }
+        let whole = DecompressChunk {
+            from: from.base as u64 + from_at as u64,
+            from_size: input.len() as u64,
+            to: to.base as u64 + to_at as u64,
+            to_size: size as u64,
+            codec: SNAPPY_WHOLE,
+            status: 1,
+            at: parts,
+        };
+        let part = DecompressChunk {
+            codec: 0,
+            status: 99,
+            ..whole
+        };
+        let mut chunks = vec![whole];
+        chunks.extend((0..parts).map(|_| part));
+        let work = DecompressWork {
+            chunks: chunks.as_mut_ptr() as u64,
+            count: chunks.len() as u64,
+            next: 0,
+            wholes: 1,
+        };
+        // SAFETY: the work names memory of this function.
+        unsafe { (self.0)(&work) };
+        let well = chunks[1..].iter().all(|part| part.status == 0);
+        well.then(|| to.bytes()[to_at..].to_vec())
+    }
+
     fn expect(&self, codec: DecompressCodec, input: &[u8], wanted: &[u8]) {
         let (status, at, output) = self.run(codec, input, wanted.len());
         assert_eq!((status, at), (0, input.len() as u64), "{codec:?}");
         assert!(output == wanted, "{codec:?} of {} bytes", wanted.len());
+        if codec == DecompressCodec::Snappy
+            && let Some(output) = self.run_apart(input, wanted.len())
+        {
+            assert!(output == wanted, "apart, {} bytes", wanted.len());
+        }
     }
 }
 
@@ -165,6 +210,49 @@ fn sequence(into: &mut Vec<u8>, literals: &[u8], repeat: Option<(u16, usize)>) {
         into.extend(offset.to_le_bytes());
         long(into, length);
     }
+}
+
+#[test]
+fn what_others_compress_is_taken_apart_and_what_is_made_otherwise_is_not() {
+    let kernel = Kernel::new();
+    let mut random = Random(77);
+    for size in [65_536, 65_537, 131_072, 200_000, 1_048_576, 1_050_001] {
+        for kind in 0..3 {
+            let bytes = match kind {
+                0 => sample(&mut random, size),
+                // Numbers one after the other: elements of a few bytes.
+                1 => (0..size as u64 / 8 + 1)
+                    .flat_map(|n| (n * 3).to_le_bytes())
+                    .take(size)
+                    .collect(),
+                // What does not compress: literals as long as can be.
+                _ => (0..size).map(|_| random.next() as u8).collect(),
+            };
+            let apart = kernel.run_apart(&snappy(&bytes), size);
+            assert!(
+                apart.as_deref() == Some(&bytes[..]),
+                "{size} bytes, kind {kind}"
+            );
+        }
+    }
+    // A literal of 65,530 bytes and a match over the end of the block.
+    let literal: Vec<u8> = (0..65_530u32).map(|i| ((i * 31) >> 3) as u8).collect();
+    let mut input = vec![0x86, 0x80, 0x04, 61 << 2, 0xF9, 0xFF];
+    input.extend(&literal);
+    input.extend([2 | 11 << 2, 100, 0]);
+    let mut wanted = literal.clone();
+    wanted.extend_from_within(65_430..65_442);
+    let size = wanted.len();
+    input[0] = (size & 127) as u8 | 128;
+    input[1] = (size >> 7 & 127) as u8 | 128;
+    input[2] = (size >> 14) as u8;
+    kernel.expect(DecompressCodec::Snappy, &input, &wanted);
+    assert_eq!(kernel.run_apart(&input, size), None);
+    // As many bytes, but the second block reaches into the first.
+    let mut input = input[..6 + 65_530].to_vec();
+    input.extend([2 | 5 << 2, 100, 0, 2 | 5 << 2, 100, 0]);
+    kernel.expect(DecompressCodec::Snappy, &input, &wanted);
+    assert_eq!(kernel.run_apart(&input, size), None);
 }
 
 #[test]
@@ -326,6 +414,11 @@ fn flipped_and_cut_chunks_stay_inside_their_memory() {
             input.truncate(random.below(input.len() as u64 + 1) as usize);
         }
         let (status, _, output) = kernel.run(codec, &input, size);
+        if codec == DecompressCodec::Snappy
+            && let Some(apart) = kernel.run_apart(&input, size)
+        {
+            assert!(status == 0 && apart == output, "{input:?}");
+        }
         if status != 0 {
             continue;
         }

@@ -33,6 +33,7 @@ fn run(step: OnHost, pages: &mut [ParquetLevels], nest: &ParquetNest) {
         columns: std::ptr::from_ref(nest) as u64,
         column_count: 1,
         next: 0,
+        parts: 1,
     };
     // SAFETY: the work names memory of the caller.
     unsafe { step(&work) };

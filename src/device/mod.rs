@@ -29,7 +29,7 @@ pub use pages::HostPages;
 pub use work::{
     CrcRange, CrcVerdict, CrcWork, DecompressChunk, DecompressCodec, DecompressStatus,
     DecompressWork, ParquetColumn, ParquetConversion, ParquetEncoding, ParquetLevels, ParquetNest,
-    ParquetNode, ParquetPage, ParquetStatus, ParquetStep, ParquetWork,
+    ParquetNode, ParquetPage, ParquetStatus, ParquetStep, ParquetWork, SNAPPY_BLOCK, SNAPPY_WHOLE,
 };
 
 /// What kind of memory a pointer names.
@@ -262,6 +262,18 @@ pub trait Device: Send + Sync + fmt::Debug {
         size: usize,
         stream: Stream,
     ) -> Result<()>;
+
+    /// Fills device memory with zeroes, ordered in `stream`.
+    ///
+    /// # Safety
+    /// The range is valid and stays so until the stream has passed.
+    ///
+    /// # Errors
+    /// `NotSupported` where this device cannot: copy zeroes there. `Cuda`.
+    unsafe fn memory_zero(&self, address: u64, size: u64, stream: Stream) -> Result<()> {
+        let _ = (address, size, stream);
+        Err(no_kernel("fill memory with zeroes"))
+    }
 
     /// Copies `count` pieces in one kernel, ordered in `stream`: pinned to device (scatter) or
     /// device to pinned (gather). On the host a loop of memcpy.

@@ -123,6 +123,13 @@ pub struct DecompressChunk {
     pub at: u64,
 }
 
+/// Codec of a chunk of Snappy that the kernel shall take apart, for `at` parts of
+/// [`SNAPPY_BLOCK`] bytes from number `status` on. The parts have a codec that is none before; when
+/// one does not come out well, nothing is known of the chunk.
+pub const SNAPPY_WHOLE: u32 = 16;
+/// Bytes that those who compress with Snappy do for themselves.
+pub const SNAPPY_BLOCK: u64 = 65536;
+
 /// What `Device::decompress_chunks` has to do. The layout is shared with `kernels/decompress.cu`.
 /// All addresses are those of memory that the device can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +139,10 @@ pub struct DecompressWork {
     pub chunks: u64,
     /// How many.
     pub count: u64,
-    /// Address of a u64 that is 0 before.
+    /// Address of two u64 that are 0 before.
     pub next: u64,
+    /// Chunks that come first, whose codec is [`SNAPPY_WHOLE`].
+    pub wholes: u64,
 }
 
 /// How the values of a page are encoded, as the kernels tell them apart.
@@ -362,4 +371,6 @@ pub struct ParquetWork {
     pub column_count: u64,
     /// Address of a u64 that is 0 before.
     pub next: u64,
+    /// Parts of a page, each of which a warp does for itself, where a step has such; 0 as 1.
+    pub parts: u64,
 }

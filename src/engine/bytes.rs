@@ -78,6 +78,32 @@ impl Context {
         self.send(slot, &mut staged)
     }
 
+    /// Fills a range of a buffer with zeroes, and waits. What is queued on the caller's streams for
+    /// the range must be done before.
+    ///
+    /// # Errors
+    /// As `upload`.
+    pub fn zero(&self, buffer: &Buffer, offset: u64, size: u64) -> Result<()> {
+        buffer.check_range(self.inner(), offset, size)?;
+        if size == 0 {
+            return Ok(());
+        }
+        let address = buffer.address() + offset;
+        if buffer.is_host_memory() {
+            // SAFETY: a checked range of host memory that the buffer keeps.
+            unsafe { (address as *mut u8).write_bytes(0, size as usize) };
+            return Ok(());
+        }
+        let shared = &self.inner().shared;
+        let slot = shared.inline.take(&shared.device)?;
+        let (device, stream) = (&shared.device, slot.stream.get());
+        // SAFETY: a checked range of a buffer that the caller holds, and the stream is waited for.
+        let result = unsafe { device.memory_zero(address, size, stream) }
+            .and_then(|()| device.stream_synchronize(stream));
+        shared.inline.settle(&**device, slot, result.is_err());
+        result
+    }
+
     /// Copies what is staged, and waits.
     fn send(&self, slot: &InlineSlot, staged: &mut Vec<Staged>) -> Result<()> {
         let (device, stream) = (&self.inner().shared.device, slot.stream.get());

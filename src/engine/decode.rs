@@ -13,6 +13,11 @@ use crate::error::{Error, ErrorKind, Result};
 const ALIGN: u64 = 8;
 /// Words behind the tables: which page is next, one a launch.
 const COUNTERS: usize = 4;
+/// Strings whose bytes are marked, see `GDS_MARK` of `kernels/parquet.cuh`.
+const MARK: u64 = 512;
+/// Values that are worth a warp, and most parts of a page.
+const PART_VALUES: u32 = 2048;
+const PARTS_MAX: u32 = 256;
 
 /// A range of a buffer: the buffer, offset and size in bytes.
 pub type Part<'a> = (&'a Buffer, u64, u64);
@@ -85,6 +90,42 @@ pub struct BadPage {
 /// Takes memory for the bytes of strings.
 pub type TakeBytes<'a> = dyn FnMut(usize, u64) -> Result<(Buffer, u64)> + 'a;
 
+/// What stays from one call of [`Context::decode_more`] to the next: memory of the device, which is
+/// slow to allocate, and what the pages of each column had so far.
+#[derive(Debug, Default)]
+pub struct PageMemory {
+    scratch: Option<Buffer>,
+    table: Option<Buffer>,
+    so_far: Vec<SoFar>,
+}
+
+/// What the pages of a column had.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SoFar {
+    /// Values that are not null.
+    pub present: u64,
+    /// Bytes of strings.
+    pub bytes: u64,
+}
+
+impl PageMemory {
+    /// What the pages of a column had in all calls.
+    #[must_use]
+    pub fn so_far(&self, column: usize) -> SoFar {
+        self.so_far.get(column).copied().unwrap_or_default()
+    }
+}
+
+/// A buffer of `size` bytes at least, the one that is there where it is large enough.
+fn room(context: &Context, there: &mut Option<Buffer>, size: u64) -> Result<Buffer> {
+    if let Some(buffer) = there.as_ref().filter(|buffer| buffer.size() >= size) {
+        return Ok(buffer.clone());
+    }
+    *there = None;
+    let buffer = context.alloc(MemoryKind::Device, size)?;
+    Ok(there.insert(buffer).clone())
+}
+
 /// What goes to the device and comes back.
 struct Tables {
     /// A row a chunk, then one for all dictionaries of strings.
@@ -113,118 +154,41 @@ impl Context {
         chunks: &[PageChunk<'_>],
         take_bytes: &mut TakeBytes<'_>,
     ) -> Result<Option<BadPage>> {
-        let shared = &self.inner().shared;
-        let device = &*shared.device;
-        device.parquet_prepare()?;
-        let mut tables = Tables::new(self, columns, chunks)?;
-        let scratch = self.alloc(MemoryKind::Device, tables.scratch.max(1) * 8)?;
-        let size = size_of_val(&tables.columns[..]) + size_of_val(&tables.pages[..]);
-        let table = self.alloc(MemoryKind::Device, (size + 8 * COUNTERS) as u64)?;
-        tables.place_scratch(scratch.address());
-        let slot = shared.kernels.take(&shared.device)?;
-        let result = self.run_steps(&slot, &table, &mut tables, columns, chunks, take_bytes);
-        shared.kernels.settle(device, slot, result.is_err());
-        result
+        self.decode_more(&mut PageMemory::default(), columns, chunks, take_bytes)
     }
 
-    fn run_steps(
+    /// As `decode_pages`, for some of the pages of columns, call after call, in their order. The
+    /// memory for the bytes of strings is for those of this call; their offsets count on.
+    ///
+    /// # Errors
+    /// As `decode_pages`; `memory` is of no use then.
+    pub fn decode_more(
         &self,
-        slot: &KernelSlot,
-        table: &Buffer,
-        tables: &mut Tables,
+        memory: &mut PageMemory,
         columns: &[PageColumn<'_>],
         chunks: &[PageChunk<'_>],
         take_bytes: &mut TakeBytes<'_>,
     ) -> Result<Option<BadPage>> {
-        // Dictionaries of strings come first: the pages need their places.
-        let split = tables.pages.len() - chunks.iter().map(|c| c.pages.len()).sum::<usize>();
-        let first = [ParquetStep::Levels, ParquetStep::Expand];
-        self.steps(slot, table, tables, 0..split, &first)?;
-        self.steps(slot, table, tables, split..tables.pages.len(), &first)?;
-        if let Some(bad) = tables.bad() {
-            return Ok(Some(bad));
-        }
-        let mut held = Vec::new();
-        for (number, column) in columns.iter().enumerate() {
-            if column.conversion == ParquetConversion::Bytes {
-                held.push(self.strings(tables, chunks, split, number, take_bytes)?);
-            }
-        }
-        let last = [ParquetStep::Values, ParquetStep::Gather];
-        self.steps(slot, table, tables, split..tables.pages.len(), &last)?;
-        Ok(tables.bad())
-    }
-
-    /// Adds the sizes of a column's strings up and takes memory for their bytes.
-    fn strings(
-        &self,
-        tables: &mut Tables,
-        chunks: &[PageChunk<'_>],
-        split: usize,
-        column: usize,
-        take_bytes: &mut TakeBytes<'_>,
-    ) -> Result<Buffer> {
-        let mut total = 0;
-        for (page, (chunk, _)) in tables.pages[split..].iter_mut().zip(&tables.names[split..]) {
-            if chunks[*chunk].column == column {
-                page.bytes_before = total;
-                total += page.bytes;
-            }
-        }
-        if total > i32::MAX as u64 {
-            let message = format!(
-                "decode {total} bytes of strings into one column: its offsets reach {}; take fewer \
-                 rows at once",
-                i32::MAX
-            );
-            return Err(Error::new(ErrorKind::OutOfRange, message));
-        }
-        let (buffer, offset) = take_bytes(column, total)?;
-        self.check_part((&buffer, offset, total), total, 1)?;
-        for (n, chunk) in chunks.iter().enumerate() {
-            if chunk.column == column {
-                tables.columns[n].values = buffer.address() + offset;
-            }
-        }
-        Ok(buffer)
-    }
-
-    /// Sends the tables, launches the steps for some of the pages, and reads these back.
-    fn steps(
-        &self,
-        slot: &KernelSlot,
-        table: &Buffer,
-        tables: &mut Tables,
-        pages: std::ops::Range<usize>,
-        steps: &[ParquetStep],
-    ) -> Result<()> {
-        if pages.is_empty() {
-            return Ok(());
-        }
-        let columns_at = (8 * COUNTERS) as u64;
-        let pages_at = columns_at + size_of_val(&tables.columns[..]) as u64;
-        let here_at = pages_at + (pages.start * size_of::<ParquetPage>()) as u64;
-        self.upload(&[
-            (&[0; 8 * COUNTERS], table, 0),
-            (bytes_of(&tables.columns), table, columns_at),
-            (bytes_of(&tables.pages[pages.clone()]), table, here_at),
-        ])?;
-        let (device, stream) = (&self.inner().shared.device, slot.stream.get());
-        for (n, step) in steps.iter().enumerate() {
-            let work = ParquetWork {
-                pages: table.address() + here_at,
-                page_count: pages.len() as u64,
-                columns: table.address() + columns_at,
-                column_count: tables.columns.len() as u64,
-                next: table.address() + 8 * n as u64,
-            };
-            // SAFETY: the tables name ranges that were checked against what the kernels touch, of
-            // buffers that the caller holds until the stream was waited for, here or, after a
-            // failure, when the slot is given back.
-            unsafe { device.parquet_pages(*step, &work, stream)? };
-        }
-        device.stream_synchronize(stream)?;
-        self.download(table, here_at, bytes_of_mut(&mut tables.pages[pages]))
+        let shared = &self.inner().shared;
+        let device = &*shared.device;
+        device.parquet_prepare()?;
+        let mut tables = Tables::new(self, columns, chunks)?;
+        let scratch = room(self, &mut memory.scratch, tables.scratch.max(1) * 8)?;
+        let size = size_of_val(&tables.columns[..]) + size_of_val(&tables.pages[..]);
+        let table = room(self, &mut memory.table, (size + 8 * COUNTERS) as u64)?;
+        tables.place_scratch(scratch.address());
+        memory.so_far.resize(columns.len(), SoFar::default());
+        let slot = shared.kernels.take(&shared.device)?;
+        let run = Run {
+            context: self,
+            slot: &slot,
+            table: &table,
+            columns,
+            chunks,
+        };
+        let result = run.steps(&mut tables, &mut memory.so_far, take_bytes);
+        shared.kernels.settle(device, slot, result.is_err());
+        result
     }
 
     /// Checks a range that the device shall reach; its address.
@@ -248,6 +212,125 @@ impl Context {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         Ok(address)
+    }
+}
+
+/// One call.
+struct Run<'a> {
+    context: &'a Context,
+    slot: &'a KernelSlot,
+    table: &'a Buffer,
+    columns: &'a [PageColumn<'a>],
+    chunks: &'a [PageChunk<'a>],
+}
+
+impl Run<'_> {
+    fn steps(
+        &self,
+        tables: &mut Tables,
+        so_far: &mut [SoFar],
+        take_bytes: &mut TakeBytes<'_>,
+    ) -> Result<Option<BadPage>> {
+        // Dictionaries of strings come first: the pages need their places.
+        let data: usize = self.chunks.iter().map(|c| c.pages.len()).sum();
+        let split = tables.pages.len() - data;
+        let first = [ParquetStep::Levels, ParquetStep::Expand];
+        self.launch(tables, 0..split, &first)?;
+        self.launch(tables, split..tables.pages.len(), &first)?;
+        if let Some(bad) = tables.bad() {
+            return Ok(Some(bad));
+        }
+        for (page, (chunk, _)) in tables.pages[split..].iter().zip(&tables.names[split..]) {
+            so_far[self.chunks[*chunk].column].present += u64::from(page.present);
+        }
+        let mut held = Vec::new();
+        for (number, column) in self.columns.iter().enumerate() {
+            if column.conversion == ParquetConversion::Bytes {
+                let before = &mut so_far[number].bytes;
+                held.push(self.strings(tables, split, number, before, take_bytes)?);
+            }
+        }
+        let last = [ParquetStep::Values, ParquetStep::Gather];
+        self.launch(tables, split..tables.pages.len(), &last)?;
+        Ok(tables.bad())
+    }
+
+    /// Adds the sizes of a column's strings up and takes memory for their bytes.
+    fn strings(
+        &self,
+        tables: &mut Tables,
+        split: usize,
+        column: usize,
+        before: &mut u64,
+        take_bytes: &mut TakeBytes<'_>,
+    ) -> Result<Buffer> {
+        let mut total = *before;
+        for (page, (chunk, _)) in tables.pages[split..].iter_mut().zip(&tables.names[split..]) {
+            if self.chunks[*chunk].column == column {
+                page.bytes_before = total;
+                total += page.bytes;
+            }
+        }
+        if total > i32::MAX as u64 {
+            let message = format!(
+                "decode {total} bytes of strings into one column: its offsets reach {}; take fewer \
+                 rows at once",
+                i32::MAX
+            );
+            return Err(Error::new(ErrorKind::OutOfRange, message));
+        }
+        let here = total - *before;
+        let (buffer, offset) = take_bytes(column, here)?;
+        self.context.check_part((&buffer, offset, here), here, 1)?;
+        for (n, chunk) in self.chunks.iter().enumerate() {
+            if chunk.column == column {
+                // Where the first byte of the column would be: the pages add what is before them.
+                tables.columns[n].values = (buffer.address() + offset).wrapping_sub(*before);
+            }
+        }
+        *before = total;
+        Ok(buffer)
+    }
+
+    /// Sends the tables, launches the steps for some of the pages, and reads these back.
+    fn launch(
+        &self,
+        tables: &mut Tables,
+        pages: std::ops::Range<usize>,
+        steps: &[ParquetStep],
+    ) -> Result<()> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let (context, table) = (self.context, self.table);
+        let columns_at = (8 * COUNTERS) as u64;
+        let pages_at = columns_at + size_of_val(&tables.columns[..]) as u64;
+        let here_at = pages_at + (pages.start * size_of::<ParquetPage>()) as u64;
+        let here = &tables.pages[pages.clone()];
+        context.upload(&[
+            (&[0; 8 * COUNTERS], table, 0),
+            (bytes_of(&tables.columns), table, columns_at),
+            (bytes_of(here), table, here_at),
+        ])?;
+        let longest = here.iter().map(|page| page.values).max().unwrap_or(0);
+        let parts = longest.div_ceil(PART_VALUES).clamp(1, PARTS_MAX);
+        let (device, stream) = (&context.inner().shared.device, self.slot.stream.get());
+        for (n, step) in steps.iter().enumerate() {
+            let work = ParquetWork {
+                pages: table.address() + here_at,
+                page_count: pages.len() as u64,
+                columns: table.address() + columns_at,
+                column_count: tables.columns.len() as u64,
+                next: table.address() + 8 * n as u64,
+                parts: parts.into(),
+            };
+            // SAFETY: the tables name ranges that were checked against what the kernels touch, of
+            // buffers that the caller holds until the stream was waited for, here or, after a
+            // failure, when the slot is given back.
+            unsafe { device.parquet_pages(*step, &work, stream)? };
+        }
+        device.stream_synchronize(stream)?;
+        context.download(table, here_at, bytes_of_mut(&mut tables.pages[pages]))
     }
 }
 
@@ -307,7 +390,8 @@ impl Tables {
             if strings || in_place.iter().all(|e| *e as u32 != page.encoding) {
                 // A place for now; the address when there is memory.
                 page.scratch = 1 + tables.scratch;
-                tables.scratch += u64::from(page.values);
+                let values = u64::from(page.values);
+                tables.scratch += values + if strings { values / MARK + 1 } else { 0 };
             }
             tables.pages.push(page);
             tables.names.push(name);

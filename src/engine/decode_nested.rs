@@ -331,6 +331,7 @@ impl Levels {
             columns: table.address() + offsets.nests,
             column_count: nests.len() as u64,
             next: table.address(),
+            parts: 1,
         };
         let shared = &context.inner().shared;
         let slot = shared.kernels.take(&shared.device)?;

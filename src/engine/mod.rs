@@ -40,7 +40,7 @@ mod worker;
 
 pub use buffer::Buffer;
 pub use context::Context;
-pub use decode::{BadPage, EncodedPage, PageChunk, PageColumn, Part, TakeBytes};
+pub use decode::{BadPage, EncodedPage, PageChunk, PageColumn, PageMemory, Part, SoFar, TakeBytes};
 pub use decode_nested::{BadLevels, LevelNode, LevelPage, LevelWay, Levels, NodePlace, PageLevels};
 pub use decompress::{Compressed, Decompressed};
 pub use explain::{Explanation, Way};

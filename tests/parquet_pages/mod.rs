@@ -38,6 +38,8 @@ impl Kernels {
             columns: std::ptr::from_ref(column) as u64,
             column_count: 1,
             next: 0,
+            // One, or several of which some have nothing to do.
+            parts: pages.len() as u64 % 3 * 7,
         };
         // SAFETY: the work names memory of the caller.
         unsafe { (self.0[step])(&work) };
@@ -181,7 +183,7 @@ pub fn decode(
         let held = hold(&bytes);
         (descriptor.data, descriptor.data_size) = (held.1, bytes.len() as u64);
         memory.push(held.0);
-        let mut room = vec![0u64; page.count + 1];
+        let mut room = vec![0u64; page.count + page.count / 512 + 1];
         descriptor.scratch = room.as_mut_ptr() as u64;
         scratch.push(room);
         pages.push(descriptor);

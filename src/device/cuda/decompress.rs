@@ -2,10 +2,10 @@
 
 use super::lazy::Code;
 
-/// `gds_decompress_chunks`.
-pub(super) const DECOMPRESS: Code<1> = Code {
+/// `gds_decompress_chunks`, and what takes chunks apart before it.
+pub(super) const DECOMPRESS: Code<2> = Code {
     ptx: include_str!("../../../kernels/ptx/decompress.ptx"),
-    entries: [c"gds_decompress_chunks"],
+    entries: [c"gds_decompress_chunks", c"gds_decompress_split"],
     name: "the decompression kernel",
     threads: 128,
     blocks_per_multiprocessor: 16,
@@ -27,6 +27,7 @@ mod tests {
     #[test]
     fn the_ptx_has_the_kernel_and_runs_on_old_drivers() {
         assert!(DECOMPRESS.ptx.contains(".entry gds_decompress_chunks("));
+        assert!(DECOMPRESS.ptx.contains(".entry gds_decompress_split("));
         assert!(DECOMPRESS.ptx.contains("\n.version 6.4\n"));
         assert!(DECOMPRESS.ptx.contains("\n.target sm_75\n"));
     }
@@ -35,6 +36,6 @@ mod tests {
     fn the_layouts_are_those_of_the_kernel() {
         use crate::device::{DecompressChunk, DecompressWork};
         assert_eq!(size_of::<DecompressChunk>(), 48);
-        assert_eq!(size_of::<DecompressWork>(), 24);
+        assert_eq!(size_of::<DecompressWork>(), 32);
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct CudaDevice {
     primary: Primary,
     copy_kernel: CopyKernel,
     crc_kernel: LazyKernel<1>,
-    decompress_kernel: LazyKernel<1>,
+    decompress_kernel: LazyKernel<2>,
     parquet_kernels: LazyKernel<6>,
     /// Pinned memory that is ours and registered, where the driver's own was not page-aligned.
     registered: Mutex<BTreeSet<usize>>,
@@ -424,6 +424,15 @@ impl Device for CudaDevice {
         self.stream_synchronize(stream)
     }
 
+    unsafe fn memory_zero(&self, address: u64, size: u64, stream: Stream) -> Result<()> {
+        let what = || format!("zero {size} bytes of device memory at {address:#x}");
+        let bytes = usize::try_from(size).unwrap_or(usize::MAX);
+        // SAFETY: the caller holds the range until the stream has passed.
+        self.call(what, || unsafe {
+            (self.driver.f.cuMemsetD8Async)(address, 0, bytes, stream_of(stream))
+        })
+    }
+
     unsafe fn copy_from_device(
         &self,
         destination: *mut u8,
@@ -479,14 +488,19 @@ impl Device for CudaDevice {
     }
 
     unsafe fn decompress_chunks(&self, work: &DecompressWork, stream: Stream) -> Result<()> {
-        if work.count == 0 {
+        if work.count <= work.wholes {
             return Ok(());
         }
         let _entered = self.enter()?;
         let kernel = &self.decompress_kernel;
         let what = || format!("launch the decompression kernel for {} chunks", work.count);
         // SAFETY: the caller keeps the promises of `decompress_chunks`; the context is current.
-        unsafe { kernel.launch(self.driver, 0, work, work.count, stream, what) }
+        unsafe {
+            if work.wholes > 0 {
+                kernel.launch(self.driver, 1, work, work.wholes, stream, what)?;
+            }
+            kernel.launch(self.driver, 0, work, work.count - work.wholes, stream, what)
+        }
     }
 
     fn library(&self) -> Result<&'static Nvcomp> {
@@ -521,17 +535,9 @@ impl Device for CudaDevice {
         let _entered = self.enter()?;
         let kernels = &self.parquet_kernels;
         let what = || format!("launch step {step:?} for {} Parquet pages", work.page_count);
+        let units = work.page_count.saturating_mul(work.parts.max(1));
         // SAFETY: the caller keeps the promises of `parquet_pages`; the context is current.
-        unsafe {
-            kernels.launch(
-                self.driver,
-                step as usize,
-                work,
-                work.page_count,
-                stream,
-                what,
-            )
-        }
+        unsafe { kernels.launch(self.driver, step as usize, work, units, stream, what) }
     }
 
     fn event_create(&self) -> Result<Event> {

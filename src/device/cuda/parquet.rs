@@ -53,7 +53,7 @@ mod tests {
     fn the_layouts_are_those_of_the_kernel() {
         assert_eq!(size_of::<ParquetPage>(), 96);
         assert_eq!(size_of::<ParquetColumn>(), 64);
-        assert_eq!(size_of::<ParquetWork>(), 40);
+        assert_eq!(size_of::<ParquetWork>(), 48);
         assert_eq!(size_of::<ParquetNode>(), 32);
         assert_eq!(size_of::<ParquetNest>(), 24);
         assert_eq!(size_of::<ParquetLevels>(), 96);

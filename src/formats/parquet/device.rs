@@ -3,6 +3,7 @@
 //! are for `decode`. Lists and structs have their levels read first (`shape`, `nested`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 
 use arrow_schema::FieldRef;
@@ -10,7 +11,8 @@ use arrow_schema::FieldRef;
 use super::chunks::Chunk;
 use super::decode::field_of;
 use super::failure::corrupted;
-use super::nested::{self, Read};
+use super::lots::{LotSize, Rooms, Sent, lots, one};
+use super::output::Output;
 use super::pages::PageKind;
 use super::reader::Parquet;
 use super::select::{Part, Root};
@@ -19,29 +21,36 @@ use super::target::{Able, Target, codec, encoding, targets};
 use crate::base::align_up;
 use crate::engine::{
     self, Buffer, Compressed, Context, DecompressCodec, DecompressStatus, EncodedPage, MemoryKind,
-    Options, PageChunk, PageColumn, ParquetConversion, ParquetEncoding, ParquetStatus,
+    Options, PageChunk, PageColumn, PageMemory, ParquetConversion, ParquetEncoding, ParquetStatus,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{Array, Plan, Slice};
+use crate::formats::{Array, Plan};
 
 /// What buffers begin at multiples of, bytes.
 const ALIGN: u64 = 64;
-
-/// The memory of a column on the device, before its strings are known.
-struct Output {
-    memory: Buffer,
-    validity: Option<(u64, u64)>,
-    /// Values, or offsets of strings.
-    values: (u64, u64),
-}
 
 /// Where a part of a page lies.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     /// In the decompressed memory, else in the encoded one.
-    decompressed: bool,
+    pub(super) decompressed: bool,
     pub(super) offset: u64,
     pub(super) size: u64,
+}
+
+impl Place {
+    /// In these buffers: the encoded bytes and the decompressed ones.
+    pub(super) fn of<'a>(
+        self,
+        (encoded, decompressed): (&'a Buffer, &'a Buffer),
+    ) -> engine::Part<'a> {
+        let buffer = if self.decompressed {
+            decompressed
+        } else {
+            encoded
+        };
+        (buffer, self.offset, self.size)
+    }
 }
 
 /// A page for the kernels.
@@ -54,7 +63,7 @@ pub(super) struct Ready {
     pub(super) is_data: bool,
     pub(super) data: Place,
     /// Levels of version 2: those of repetition first.
-    levels: Option<Place>,
+    pub(super) levels: Option<Place>,
     encoding: ParquetEncoding,
     pub(super) values: u32,
     pub(super) first: u64,
@@ -104,16 +113,32 @@ pub(super) fn decode(
             parquet,
             shapes,
         };
-        match job.run(targets)? {
-            Outcome::Arrays(arrays) => {
-                for (root, array) in arrays {
-                    let field = field_of(parquet, parquet.arrow(), &roots[root])?;
-                    made[root] = Some((field, array));
+        let (nested, flat) = targets
+            .into_iter()
+            .partition(|target: &Target| target.nested);
+        let mut without = None;
+        for some in [flat, nested]
+            .into_iter()
+            .filter(|some: &Vec<Target>| !some.is_empty())
+        {
+            match job.run(some)? {
+                Outcome::Arrays(arrays) => {
+                    for (root, array) in arrays {
+                        let field = field_of(parquet, parquet.arrow(), &roots[root])?;
+                        made[root] = Some((field, array));
+                    }
                 }
-                return Ok(made);
+                // Right, but not for the kernels: that column is for the host.
+                Outcome::Without(root) => {
+                    without = Some(root);
+                    break;
+                }
             }
-            // Right, but not for the kernels: that column is for the host.
-            Outcome::Without(root) => {
+        }
+        match without {
+            None => return Ok(made),
+            Some(root) => {
+                made.iter_mut().for_each(|made| *made = None);
                 left_out.insert(root);
             }
         }
@@ -153,55 +178,129 @@ fn unexpected() -> Error {
     )
 }
 
-struct Job<'a> {
-    path: &'a Path,
-    context: &'a Context,
-    parquet: &'a Parquet,
-    parts: &'a [Part],
-    chunks: &'a [Chunk],
-    stride: usize,
-    before: Vec<usize>,
+pub(super) struct Job<'a> {
+    pub(super) path: &'a Path,
+    pub(super) context: &'a Context,
+    pub(super) parquet: &'a Parquet,
+    pub(super) parts: &'a [Part],
+    pub(super) chunks: &'a [Chunk],
+    pub(super) stride: usize,
+    pub(super) before: Vec<usize>,
     /// Of the roots that are lists or structs.
-    shapes: HashMap<usize, Shape>,
+    pub(super) shapes: HashMap<usize, Shape>,
+}
+
+/// What became of a lot: `None`, or the root of a column that is not for the device.
+type Given = Option<usize>;
+
+/// What stays from lot to lot.
+struct Going {
+    memory: PageMemory,
+    /// Bytes of the strings of each target, lot after lot.
+    strings: Vec<Vec<(Buffer, u64)>>,
 }
 
 impl Job<'_> {
     fn run(&self, mut targets: Vec<Target>) -> Result<Outcome> {
-        let (encoded, starts) = self.send(&targets)?;
-        let (mut ready, decompressed) = match self.decompress(&targets, &encoded, &starts)? {
-            Ok(done) => done,
-            Err(root) => return Ok(Outcome::Without(root)),
+        // Levels of lists and structs tell how long arrays are: all of them have to be there first.
+        let is_nested = targets.iter().any(|target| target.nested);
+        let mut outputs = match is_nested {
+            true => Vec::new(),
+            false => self.outputs(&targets)?,
         };
-        let part = |place: Place| {
-            let buffer = if place.decompressed {
-                &decompressed
-            } else {
-                &encoded
+        let size = |part: usize| {
+            let own = targets.iter().map(|target| self.number(target, part));
+            own.map(|number| LotSize::of(&self.chunks[number])).sum()
+        };
+        let lots = match is_nested {
+            true => one(self.parts.len(), size),
+            false => lots(self.parts.len(), size),
+        };
+        let mut laid = None;
+        let rooms = Rooms::new(self.context, &lots)?;
+        let mut going = Going {
+            memory: PageMemory::default(),
+            strings: vec![Vec::new(); targets.len()],
+        };
+        let mut coming = match lots.first() {
+            Some(lot) => Some(self.send(&targets, &lot.parts, rooms.encoded(0))?),
+            None => None,
+        };
+        for (number, lot) in lots.iter().enumerate() {
+            let Some(sent) = coming.take() else {
+                break;
             };
-            (buffer, place.offset, place.size)
-        };
-        let mut nested = match self.read_levels(&mut targets, &mut ready, &part)? {
-            Read::Levels(nested) => nested,
-            Read::Without(root) => return Ok(Outcome::Without(root)),
-            Read::Bad(number, page, status, at) => {
-                let page = &self.chunks[number].pages[page];
-                let text = format!("levels of a page do not decode: {status:?}, {at} bytes in");
-                return Err(corrupted(self.path, page.offset, &text));
+            // The next one is read while this one is decoded.
+            if let Some(next) = lots.get(number + 1) {
+                coming = Some(self.send(&targets, &next.parts, rooms.encoded(number + 1))?);
             }
-        };
-        let outputs = targets.iter().map(|target| self.output(target));
-        let outputs = outputs.collect::<Result<Vec<_>>>()?;
-        let laid = nested.lay(self.context, &self.shapes, &targets, &|number| {
-            let output = &outputs[number];
-            output.validity.map(|(at, size)| (&output.memory, at, size))
-        })?;
-        let targets = &targets[..];
+            let sent = sent.arrived(self.path)?;
+            let (parts, decompressed) = (&lot.parts, rooms.decompressed());
+            let mut ready = match self.decompress(&targets, parts, &sent, decompressed)? {
+                Ok(ready) => ready,
+                Err(root) => return Ok(Outcome::Without(root)),
+            };
+            let places = (&sent.buffer, decompressed);
+            if is_nested {
+                match self.lay(&mut targets, &mut ready, places)? {
+                    Ok((all, made)) => (outputs, laid) = (all, Some(made)),
+                    Err(root) => return Ok(Outcome::Without(root)),
+                }
+            }
+            let given = self.decode(&targets, &outputs, parts, &ready, places, &mut going)?;
+            if let Some(root) = given {
+                return Ok(Outcome::Without(root));
+            }
+        }
+        drop(rooms);
+        if is_nested && laid.is_none() {
+            // Without rows there are no levels to tell.
+            return Ok(targets
+                .first()
+                .map_or(Outcome::Arrays(Vec::new()), |target| {
+                    Outcome::Without(target.root)
+                }));
+        }
+        let mut leaves: BTreeMap<usize, Vec<Option<Array>>> = BTreeMap::new();
+        let made = outputs.into_iter().zip(going.strings);
+        for ((number, target), (output, strings)) in targets.iter().enumerate().zip(made) {
+            let present = going.memory.so_far(number).present;
+            let array = self.array(target, output, present, strings)?;
+            leaves.entry(target.root).or_default().push(Some(array));
+        }
+        let mut arrays = Vec::new();
+        for (root, mut own) in leaves {
+            let array = match (self.shapes.get(&root), &laid) {
+                (Some(shape), Some(laid)) => {
+                    laid.build(self.context, root, &shape.root, &mut own)?
+                }
+                _ => own.pop().flatten(),
+            };
+            let Some(array) = array else {
+                return Ok(Outcome::Without(root));
+            };
+            arrays.push((root, array));
+        }
+        Ok(Outcome::Arrays(arrays))
+    }
+
+    /// Decodes a lot.
+    fn decode(
+        &self,
+        targets: &[Target],
+        outputs: &[Output],
+        parts: &Range<usize>,
+        ready: &[Ready],
+        places: (&Buffer, &Buffer),
+        going: &mut Going,
+    ) -> Result<Given> {
+        let part = |place: Place| place.of(places);
         let mut chunks: Vec<PageChunk<'_>> = Vec::new();
         // Which chunk each one for the kernels is, and which of its pages.
         let mut names: Vec<(usize, usize, Vec<usize>)> = Vec::new();
         let mut ready = ready.iter().peekable();
         for (column, target) in targets.iter().enumerate() {
-            for number in self.of(target) {
+            for number in parts.clone().map(|part| self.number(target, part)) {
                 let mut made = PageChunk {
                     column,
                     dictionary: None,
@@ -231,7 +330,7 @@ impl Job<'_> {
         }
         let columns = targets
             .iter()
-            .zip(&outputs)
+            .zip(outputs)
             .map(|(target, output)| PageColumn {
                 conversion: target.conversion,
                 width_in: target.width_in,
@@ -249,27 +348,27 @@ impl Job<'_> {
                 )),
             });
         let columns: Vec<_> = columns.collect();
-        let mut strings: Vec<Option<(Buffer, u64)>> = vec![None; targets.len()];
+        let mut take_bytes = |column: usize, size: u64| {
+            let space = align_up(size, ALIGN).unwrap_or(size).max(ALIGN);
+            let buffer = self.context.alloc(MemoryKind::Device, space)?;
+            going.strings[column].push((buffer.clone(), size));
+            Ok((buffer, 0))
+        };
         let bad = self
             .context
-            .decode_pages(&columns, &chunks, &mut |column, size| {
-                let space = align_up(size, ALIGN).unwrap_or(size).max(ALIGN);
-                let buffer = self.context.alloc(MemoryKind::Device, space)?;
-                strings[column] = Some((buffer.clone(), size));
-                Ok((buffer, 0))
-            });
+            .decode_more(&mut going.memory, &columns, &chunks, &mut take_bytes);
         let bad = match bad {
             // Strings beyond offsets of 32 bits.
             Err(error) if error.kind() == ErrorKind::OutOfRange => {
                 let root = targets.iter().find(|t| self.is_string(t)).map(|t| t.root);
-                return root.map(Outcome::Without).ok_or(error);
+                return root.map(Some).ok_or(error);
             }
             other => other?,
         };
         if let Some(bad) = bad {
             let (root, number, pages) = &names[bad.chunk];
             if bad.status == ParquetStatus::Unsupported {
-                return Ok(Outcome::Without(*root));
+                return Ok(Some(*root));
             }
             let page = bad.page.and_then(|page| pages.get(page)).copied();
             let page = &self.chunks[*number].pages[page.unwrap_or(0)];
@@ -279,124 +378,75 @@ impl Job<'_> {
             );
             return Err(corrupted(self.path, page.offset, &text));
         }
-        let mut leaves: BTreeMap<usize, Vec<Option<Array>>> = BTreeMap::new();
-        for ((target, output), strings) in targets.iter().zip(outputs).zip(strings) {
-            let array = self.array(target, output, strings)?;
-            leaves.entry(target.root).or_default().push(Some(array));
-        }
-        let mut arrays = Vec::new();
-        for (root, mut own) in leaves {
-            let array = match self.shapes.get(&root) {
-                Some(shape) => laid.build(self.context, root, &shape.root, &mut own)?,
-                None => own.pop().flatten(),
-            };
-            let Some(array) = array else {
-                return Ok(Outcome::Without(root));
-            };
-            arrays.push((root, array));
-        }
-        Ok(Outcome::Arrays(arrays))
+        Ok(None)
     }
 
-    /// Reads the levels of lists and structs.
-    fn read_levels<'b>(
-        &self,
-        targets: &mut [Target],
-        ready: &mut [Ready],
-        part: &dyn Fn(Place) -> engine::Part<'b>,
-    ) -> Result<Read<'b>> {
-        let mut of = HashMap::new();
-        for (number, target) in targets.iter().enumerate() {
-            let chunks = self.of(target).zip(self.parts);
-            of.extend(chunks.map(|(chunk, part)| (chunk, (number, part.count))));
-        }
-        let page = |ready: &Ready| {
-            let header = &self.chunks[ready.chunk].pages[ready.page].header;
-            let levels = ready.levels.map(|levels| {
-                let reps = u64::from(header.repetition_size).min(levels.size);
-                let (defs, size) = (levels.offset + reps, levels.size - reps);
-                [
-                    part(Place {
-                        size: reps,
-                        ..levels
-                    }),
-                    part(Place {
-                        offset: defs,
-                        size,
-                        ..levels
-                    }),
-                ]
-            });
-            (part(ready.data), levels)
-        };
-        nested::read(self.context, &self.shapes, targets, ready, &of, &page)
-    }
-
-    fn is_string(&self, target: &Target) -> bool {
+    pub(super) fn is_string(&self, target: &Target) -> bool {
         target.conversion == ParquetConversion::Bytes
     }
 
     /// The chunks of a column, row group after row group.
-    fn of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = usize> + 'a {
+    pub(super) fn of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = usize> + 'a {
         let own = self.before[target.root] + target.leaf;
         (0..self.parts.len()).map(move |part| part * self.stride + own)
     }
 
-    /// Puts the chunks into device memory as they are; where each begins. Those whose bytes were
-    /// not read yet come from the file.
-    fn send(&self, targets: &[Target]) -> Result<(Buffer, Vec<(usize, u64)>)> {
+    /// The chunk of a column in a part.
+    pub(super) fn number(&self, target: &Target, part: usize) -> usize {
+        part * self.stride + self.before[target.root] + target.leaf
+    }
+
+    /// Begins to put chunks into device memory as they are. Those whose bytes were not read yet
+    /// come from the file.
+    fn send(&self, targets: &[Target], parts: &Range<usize>, buffer: &Buffer) -> Result<Sent> {
         let mut starts = Vec::new();
         let mut size = 0u64;
         let mut plan = Plan::new();
-        for number in targets.iter().flat_map(|target| self.of(target)) {
-            starts.push((number, size));
-            let chunk = &self.chunks[number];
-            let bytes = match &chunk.not_read {
-                Some(range) => {
+        for target in targets {
+            for number in parts.clone().map(|part| self.number(target, part)) {
+                starts.push((number, size));
+                let chunk = &self.chunks[number];
+                if let Some(range) = &chunk.not_read {
                     plan.push_at(range.start, range.end - range.start, size)?;
-                    range.end - range.start
                 }
-                None => chunk.runs.first().map_or(0, |run| run.bytes.len() as u64),
-            };
-            let end = size.checked_add(bytes).and_then(|end| end.checked_add(8));
-            size = end.and_then(|end| align_up(end, ALIGN)).unwrap_or(u64::MAX);
+                size = size.saturating_add(LotSize::of(chunk).encoded);
+            }
         }
-        let buffer = self.context.alloc(MemoryKind::Device, size.max(ALIGN))?;
         let file = self.parquet.file().filter(|_| !plan.pieces().is_empty());
-        let options = Options::default();
         let ticket = match file {
-            Some(file) => Some(plan.submit(self.context, file, &buffer, 0, &options)?),
+            Some(file) => Some(plan.submit(self.context, file, buffer, 0, &Options::default())?),
             None => None,
         };
         let uploads = starts.iter().filter_map(|(number, at)| {
             let run = self.chunks[*number].runs.first()?;
-            Some((&run.bytes[..], &buffer, *at))
+            Some((&run.bytes[..], buffer, *at))
         });
-        let uploaded = self.context.upload(&uploads.collect::<Vec<_>>());
-        if let Some(ticket) = ticket {
-            let done = ticket.wait(None)?;
-            if done.bytes < plan.bytes() {
-                let message = format!("read {}: it became shorter", self.path.display());
-                return Err(Error::new(ErrorKind::FileChanged, message).with_path(self.path));
-            }
-        }
-        uploaded.map(|()| (buffer, starts))
+        self.context.upload(&uploads.collect::<Vec<_>>())?;
+        Ok(Sent {
+            buffer: buffer.clone(),
+            starts,
+            ticket,
+            wanted: plan.bytes(),
+        })
     }
 
-    /// Decompresses pages where they are. Or the root of a column that the device cannot.
+    /// Decompresses pages. Or the root of a column that the device cannot.
     fn decompress(
         &self,
         targets: &[Target],
-        encoded: &Buffer,
-        starts: &[(usize, u64)],
-    ) -> Result<std::result::Result<(Vec<Ready>, Buffer), usize>> {
+        parts: &Range<usize>,
+        sent: &Sent,
+        memory: &Buffer,
+    ) -> Result<std::result::Result<Vec<Ready>, usize>> {
+        let encoded = &sent.buffer;
+        let rows_before: u64 = self.parts[..parts.start].iter().map(|p| p.count).sum();
         let mut ready = Vec::new();
         let mut size = 0u64;
         let mut work: Vec<Work> = Vec::new();
-        let mut starts = starts.iter();
+        let mut starts = sent.starts.iter();
         for target in targets {
-            let mut first = 0;
-            for part in self.parts {
+            let mut first = rows_before;
+            for part in &self.parts[parts.clone()] {
                 let Some((number, start)) = starts.next() else {
                     break;
                 };
@@ -462,13 +512,12 @@ impl Job<'_> {
                 }
             }
         }
-        let memory = self.context.alloc(MemoryKind::Device, size.max(ALIGN))?;
         let list = work.iter().map(|(_, _, codec, from, to)| Compressed {
             codec: *codec,
             from: encoded,
             from_offset: from.offset,
             from_size: from.size,
-            to: &memory,
+            to: memory,
             to_offset: to.offset,
             to_size: to.size,
         });
@@ -500,90 +549,6 @@ impl Job<'_> {
                 }
             }
         }
-        Ok(Ok((ready, memory)))
-    }
-
-    /// Memory for a column: validity and bits are zero.
-    fn output(&self, target: &Target) -> Result<Output> {
-        let words = 4 * target.rows.div_ceil(32);
-        let padded = |size: u64| align_up(size, ALIGN).unwrap_or(u64::MAX);
-        let too_long = || {
-            let text = format!(
-                "decode {} rows: that passes what can be addressed",
-                target.rows
-            );
-            Error::new(ErrorKind::OutOfRange, text)
-        };
-        let values = match target.conversion {
-            ParquetConversion::Bits => words,
-            ParquetConversion::Bytes => 4 * (target.rows + 1),
-            _ => target
-                .rows
-                .checked_mul(u64::from(target.width_out))
-                .ok_or_else(too_long)?,
-        };
-        let validity = if target.has_levels { padded(words) } else { 0 };
-        let size = validity.checked_add(padded(values)).ok_or_else(too_long)?;
-        let memory = self.context.alloc(MemoryKind::Device, size.max(ALIGN))?;
-        let is_bits = target.conversion == ParquetConversion::Bits;
-        let zero = if is_bits { size } else { validity };
-        let zeroes = vec![0; usize::try_from(zero).unwrap_or(0)];
-        let none_yet = [0; 4];
-        let mut uploads = vec![(&zeroes[..], &memory, 0)];
-        if self.is_string(target) {
-            // Without rows no page writes the offset that is there all the same.
-            uploads.push((&none_yet[..], &memory, validity));
-        }
-        self.context.upload(&uploads)?;
-        Ok(Output {
-            validity: target.has_levels.then_some((0, words)),
-            values: (validity, values),
-            memory,
-        })
-    }
-
-    fn array(
-        &self,
-        target: &Target,
-        output: Output,
-        strings: Option<(Buffer, u64)>,
-    ) -> Result<Array> {
-        let mut nulls = 0;
-        if let Some((at, size)) = output.validity {
-            let mut bits = vec![0; usize::try_from(size).unwrap_or(0)];
-            self.context.download(&output.memory, at, &mut bits)?;
-            let ones: u64 = bits.iter().map(|byte| u64::from(byte.count_ones())).sum();
-            nulls = target.rows.saturating_sub(ones);
-        }
-        let slice = |(offset, size): (u64, u64)| Slice {
-            buffer: output.memory.clone(),
-            offset,
-            size,
-        };
-        let mut buffers = vec![
-            output.validity.filter(|_| nulls > 0).map(slice),
-            Some(slice(output.values)),
-        ];
-        if self.is_string(target) {
-            let (buffer, size) = match strings {
-                Some(there) => there,
-                None => (self.context.alloc(MemoryKind::Device, ALIGN)?, 0),
-            };
-            let offset = 0;
-            buffers.push(Some(Slice {
-                buffer,
-                offset,
-                size,
-            }));
-        }
-        Ok(Array {
-            data_type: target.field.data_type().clone(),
-            len: target.rows,
-            null_count: Some(nulls),
-            offset: 0,
-            buffers,
-            children: Vec::new(),
-            dictionary: None,
-        })
+        Ok(Ok(ready))
     }
 }

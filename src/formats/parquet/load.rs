@@ -145,6 +145,19 @@ impl Parquet {
         found: &mut [Option<Chunk>],
     ) -> Result<()> {
         let stride: usize = roots.iter().map(|root| root.leaves.len()).sum();
+        // The metadata say no sooner than the pages.
+        let may_be = |root: &Root| vec![target::may_be(self, able, parts, root); root.leaves.len()];
+        let may_be: Vec<bool> = roots.iter().flat_map(may_be).collect();
+        let bytes = plans.iter().flat_map(|(_, plan)| &plan.runs);
+        let bytes = bytes.map(|run| run.range.end - run.range.start).sum();
+        let all: Vec<Mutex<Option<Chunk>>> = plans.iter().map(|_| Mutex::new(None)).collect();
+        side_by_side(plans.len(), bytes, |at| {
+            let (part, plan) = &plans[at];
+            if may_be[at % stride] {
+                *all[at].lock() = chunks::look(self, part, plan)?;
+            }
+            Ok(())
+        })?;
         let mut before = 0;
         for (number, root) in roots.iter().enumerate() {
             let first = before;
@@ -154,13 +167,8 @@ impl Parquet {
                 .flat_map(|part| leaves.clone().map(move |leaf| part * stride + leaf))
                 .collect();
             let mut looked = Vec::with_capacity(own.len());
-            // The metadata say no sooner than the pages.
-            if !target::may_be(self, able, parts, root) {
-                continue;
-            }
             for at in &own {
-                let (part, plan) = &plans[*at];
-                match chunks::look(self, part, plan)? {
+                match all[*at].lock().take() {
                     Some(chunk) => looked.push(chunk),
                     None => break,
                 }

@@ -12,7 +12,9 @@
 //! Memory: the bytes that are read, and twice the decoded columns (once, and what one thread is
 //! ahead of another, where pieces go to their place at once); a page of gzip may make 1032 times
 //! its bytes before it is refused. What a file claims beyond the limit of the selection is
-//! refused before it is allocated.
+//! refused before it is allocated. On the device: the decoded columns, and for the encoded bytes,
+//! the decompressed ones and what is in between some GiB at a time (`lots`), of nested columns all
+//! at once.
 //!
 //! The format: github.com/apache/parquet-format.
 
@@ -26,7 +28,9 @@ mod fetch;
 mod footer;
 mod info;
 mod load;
+mod lots;
 mod nested;
+mod output;
 mod pages;
 mod place;
 mod prune;
