@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod counted_device;
 mod format_kernels;
 mod kernel_support;
 mod late_device;
@@ -12,8 +13,7 @@ mod parquet_support;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use arrow_array::types::Int64Type;
 use arrow_array::{
@@ -21,36 +21,19 @@ use arrow_array::{
     Float64Array, Int8Array, Int32Array, Int64Array, PrimitiveArray, RecordBatch, StringArray,
     TimestampMicrosecondArray, UInt16Array,
 };
-use gds_rs::device::ParquetWork;
+use counted_device::PAGES;
 use gds_rs::engine::Context;
 use gds_rs::formats::MemorySource;
 use gds_rs::formats::parquet::{Keys, Parquet, Selection, fuzzing};
-use late_device::{Kernels, LateDevice};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
-use parquet_support::common::{Folder, context, small_config};
+use parquet_support::common::{Folder, context};
 use parquet_support::{Random, data, files_below, load, record_batch};
 
-type Step = unsafe extern "C" fn(*const ParquetWork);
-
-static LEVELS: OnceLock<Step> = OnceLock::new();
-static PAGES: AtomicU64 = AtomicU64::new(0);
-
-/// Counts pages on their way to the kernels.
-unsafe extern "C" fn counted(work: *const ParquetWork) {
-    // SAFETY: as the caller promises to the step itself.
-    unsafe {
-        PAGES.fetch_add((*work).page_count, Relaxed);
-        LEVELS.get().unwrap()(work);
-    }
-}
-
+/// Counts pages at the step that reads levels.
 fn device() -> Context {
-    let mut kernels: Kernels = format_kernels::format_kernels();
-    LEVELS.get_or_init(|| kernels.parquet[0]);
-    kernels.parquet[0] = counted;
-    LateDevice::with_kernels(kernels).context(small_config(), gds_rs::io::best())
+    counted_device::device(0)
 }
 
 fn table(rows: usize, nulls: bool, random: &mut Random) -> RecordBatch {

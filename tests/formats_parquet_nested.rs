@@ -5,14 +5,15 @@
 #![allow(clippy::print_stdout)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+mod counted_device;
 mod format_kernels;
 mod kernel_support;
 mod late_device;
 mod parquet_support;
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use arrow_array::builder::{
     ArrayBuilder, BooleanBuilder, Decimal128Builder, Int32Builder, Int64Builder, ListBuilder,
@@ -20,36 +21,19 @@ use arrow_array::builder::{
 };
 use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Fields};
-use gds_rs::device::ParquetWork;
+use counted_device::PAGES;
 use gds_rs::engine::Context;
 use gds_rs::formats::MemorySource;
 use gds_rs::formats::parquet::{Parquet, Selection, fuzzing};
-use late_device::{Kernels, LateDevice};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
-use parquet_support::common::{Folder, context, small_config};
+use parquet_support::common::{Folder, context};
 use parquet_support::{Random, data, files_below, load, python, record_batch};
 
-type Step = unsafe extern "C" fn(*const ParquetWork);
-
-static PLACE: OnceLock<Step> = OnceLock::new();
-static PAGES: AtomicU64 = AtomicU64::new(0);
-
-/// Counts pages whose levels are placed by the kernels.
-unsafe extern "C" fn counted(work: *const ParquetWork) {
-    // SAFETY: as the caller promises to the step itself.
-    unsafe {
-        PAGES.fetch_add((*work).page_count, Relaxed);
-        PLACE.get().unwrap()(work);
-    }
-}
-
+/// Counts pages at the step that places levels.
 fn device() -> Context {
-    let mut kernels: Kernels = format_kernels::format_kernels();
-    PLACE.get_or_init(|| kernels.parquet[5]);
-    kernels.parquet[5] = counted;
-    LateDevice::with_kernels(kernels).context(small_config(), gds_rs::io::best())
+    counted_device::device(5)
 }
 
 /// Appends a value of this type, or a null.
