@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gds_rs::ErrorKind;
+use gds_rs::kv::selftest::{Map, Oracle};
 use gds_rs::kv::sim::{SimDisk, SimPlan, Survivors};
 use gds_rs::kv::store::Store;
 use kv_driver::{Call, Failing, Pair, Plan, Random, amount, config, reopen};
@@ -146,6 +147,71 @@ fn once_without_space() {
 #[test]
 fn without_space_from_then_on() {
     until_clean(true, libc::ENOSPC, true);
+}
+
+/// One opening whose call `at` fails, work after it if it succeeds, and an opening that nothing
+/// disturbs: whether the plan struck.
+fn opening(image: &SimDisk, model: &Map, plan: Plan, seed: u64) -> Result<bool, String> {
+    let sim = Arc::new(image.copy());
+    let disk = Arc::new(Failing::new(sim.clone(), plan));
+    let opened = Store::open_on(disk.clone(), config());
+    let struck = disk.struck().is_some();
+    disk.heal();
+    let oracle = match opened {
+        Ok(store) => {
+            let mut pair = Pair::new(store, model.clone());
+            let mut random = Random(!seed);
+            for _ in 0..STEPS {
+                pair.step(&mut random)?;
+            }
+            pair.check_all()?;
+            pair.oracle
+        }
+        Err(error) if struck && kv_driver::FAILURES.contains(&error.kind()) => {
+            let mut oracle = Oracle::of(model.clone());
+            oracle.acknowledge(0, 0);
+            oracle
+        }
+        Err(error) => return Err(format!("open answered {:?}: {error}", error.kind())),
+    };
+    reopen(sim, &config(), &oracle)?;
+    Ok(struck)
+}
+
+#[test]
+fn each_call_of_an_opening() {
+    let mut runs = 0;
+    for seed in 0..amount("GDS_KV_CALLS", 60, 1000) {
+        let sim = Arc::new(SimDisk::new(0));
+        let store = Store::create_on(sim.clone(), config()).expect("a store");
+        let mut pair = Pair::new(store, Map::default());
+        let mut random = Random(seed);
+        let said = |e: String| panic!("seed {seed}: {e}");
+        for _ in 0..3 * STEPS {
+            pair.step(&mut random).unwrap_or_else(said);
+        }
+        pair.store.sync().expect("synced");
+        drop(pair.store);
+        for sticky in [false, true] {
+            for at in 1.. {
+                let (errno, half) = (libc::EIO, false);
+                let plan = Plan {
+                    at,
+                    sticky,
+                    errno,
+                    half,
+                };
+                let struck = opening(&sim, &pair.model, plan, seed)
+                    .unwrap_or_else(|e| panic!("{plan:?}, seed {seed}: {e}"));
+                runs += 1;
+                if !struck {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{runs} runs");
+    assert!(runs > 50, "{runs}");
 }
 
 /// The plan of the simulated disk itself, which leaves any part of the write that fails.

@@ -408,9 +408,13 @@ fn replay(
 }
 
 /// Reads lists of runs, counts live bytes, and lets deleted keys of the meta log go.
+///
+/// # Errors
+/// `Corrupted` for a value outside of the store. What reading a list answers, unless the list is
+/// damaged: without it the value's runs would count as free, and be written over.
 pub(crate) fn count_live(disk: &dyn Disk, space: &Space, id: u64, index: &Index) -> Result<()> {
     let mut gone = Vec::new();
-    let mut outside = None;
+    let (mut outside, mut unread) = (None, None);
     index.for_each_mut(&mut |entry| {
         if let Reference::Unread {
             len,
@@ -419,10 +423,13 @@ pub(crate) fn count_live(disk: &dyn Disk, space: &Space, id: u64, index: &Index)
             crc,
         } = entry.reference
         {
-            let inside = space.segment_of(offset).is_some();
-            // Where the list is damaged the value is lost; getting it says so.
-            if inside && let Ok(manifest) = read_manifest(disk, id, (len, offset, bytes, crc)) {
-                entry.reference = Reference::Manifest(Arc::new(manifest));
+            let inside = space.segment_of(offset);
+            match inside.map(|_| read_manifest(disk, id, (len, offset, bytes, crc))) {
+                Some(Ok(list)) => entry.reference = Reference::Manifest(Arc::new(list)),
+                // The value is lost; getting it says so.
+                Some(Err(error)) if error.kind() == ErrorKind::Corrupted => {}
+                Some(Err(error)) => unread = Some(error),
+                None => {}
             }
         }
         if entry.reference.is_tombstone() && !entry.dirty {
@@ -442,6 +449,9 @@ pub(crate) fn count_live(disk: &dyn Disk, space: &Space, id: u64, index: &Index)
             space.hold(&entry.reference, entry.key.bytes().len());
         }
     });
+    if let Some(error) = unread {
+        return Err(error);
+    }
     if let Some(offset) = outside {
         let message = "open a store: a value lies outside of it; it was cut, or it is damaged";
         return Err(Error::new(ErrorKind::Corrupted, message).with_offset(offset));
