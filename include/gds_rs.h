@@ -5805,7 +5805,8 @@ gds_status_t gds_arrow_schema(const gds_arrow_t *arrow,
  * Load chosen columns of chosen batches into device memory, and wait.
  *
  * Only their buffers are read. What is not compressed goes from the file to its place
- * without another copy; each batch is one allocation.
+ * without another copy. Neighbouring batches share allocations of up to 256 MiB; one is
+ * freed when the columns and all arrays exported from its batches are released.
  *
  * @param selection    NULL: everything.
  * @param columns_out  give it to gds_columns_close() once.

@@ -9,11 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StringViewArray};
-use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use common::{Folder, bytes, context, open};
 use gds_rs::engine::Context;
 use gds_rs::error::{ErrorKind, Result};
-use gds_rs::formats::arrow::{ArrowForm, ArrowPipe, ArrowReader, LoadOptions, to_host, validate};
+use gds_rs::formats::arrow::{
+    ArrowForm, ArrowPipe, ArrowReader, LoadOptions, Unpack, to_host, validate,
+};
 use gds_rs::formats::{Array, Batch, MemorySource};
 
 const ROWS: i64 = 10_000;
@@ -100,6 +103,80 @@ fn columns_of_files_and_streams_hold_what_was_written() {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(reader.plan(3, &[0]).is_err() && reader.plan(0, &[4]).is_err());
     }
+}
+
+#[test]
+fn batches_share_an_allocation_where_they_fit() {
+    let (folder, context) = (Folder::new(), context());
+    let written: Vec<_> = (0..7).map(|n| record_batch(n * ROWS)).collect();
+    let path = folder.path("file");
+    std::fs::write(&path, file_of(&written)).expect("a file is written");
+    let reader = ArrowReader::open(&open(&context, &path)).expect("it opens");
+    let columns = reader
+        .columns_named(&["numbers", "texts"])
+        .expect("columns");
+    let size = reader.plan(0, &columns).expect("a plan").size();
+    // Later batches are a little larger than the first, so the last has its own.
+    for (allocation, wanted) in [(0, 7), (size / 2, 7), (size * 5 / 2, 4), (u64::MAX, 2)] {
+        let options = LoadOptions {
+            allocation,
+            ..LoadOptions::default()
+        };
+        let batches = reader.load(&context, &columns, 0..7, &options);
+        let batches: Vec<Batch> = batches
+            .and_then(Iterator::collect)
+            .unwrap_or_else(|e| panic!("{allocation}: {e}"));
+        let mut memory = std::collections::BTreeSet::new();
+        for (ours, theirs) in batches.iter().zip(&written) {
+            for (at, column) in [0, 1].iter().zip(&ours.columns) {
+                same(&context, column, theirs.column(*at));
+                aligned(column);
+                memory.extend(column.buffers.iter().flatten().map(|s| s.buffer.address()));
+            }
+        }
+        assert_eq!(memory.len(), wanted, "{allocation} of {size}");
+    }
+}
+
+#[test]
+fn a_damaged_batch_is_told_when_it_is_asked_for() {
+    let context = context();
+    let schema = record_batch(0).schema();
+    let options = IpcWriteOptions::default()
+        .try_with_compression(Some(CompressionType::LZ4_FRAME))
+        .expect("a codec");
+    let mut file = FileWriter::try_new_with_options(Vec::new(), &schema, options).expect("a file");
+    for n in 0..4 {
+        file.write(&record_batch(n * ROWS))
+            .expect("a batch is written");
+    }
+    let mut bytes = file.into_inner().expect("the footer is written");
+    let place = of_bytes(bytes.clone())
+        .expect("it opens")
+        .batch_info(2)
+        .expect("a batch");
+    let middle = place.offset + place.body_bytes / 3;
+    bytes[middle as usize..][..64].fill(0xff);
+    let reader = of_bytes(bytes).expect("it opens");
+    let options = LoadOptions {
+        ahead: 8,
+        unpack: Unpack::Host,
+        ..LoadOptions::default()
+    };
+    let mut batches = reader
+        .load(&context, &[0, 1, 2, 3], 0..4, &options)
+        .expect("started");
+    for n in 0..2 {
+        let batch = batches.next_batch().expect("whole").expect("a batch");
+        same(
+            &context,
+            &batch.columns[1],
+            record_batch(n * ROWS).column(1),
+        );
+    }
+    let error = batches.next_batch().expect_err("damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupted, "{error}");
+    assert!(batches.next_batch().expect("the end").is_none());
 }
 
 #[test]

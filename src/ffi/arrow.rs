@@ -177,7 +177,8 @@ pub unsafe extern "C" fn gds_arrow_schema(
 /// Load chosen columns of chosen batches into device memory, and wait.
 ///
 /// Only their buffers are read. What is not compressed goes from the file to its place
-/// without another copy; each batch is one allocation.
+/// without another copy. Neighbouring batches share allocations of up to 256 MiB; one is
+/// freed when the columns and all arrays exported from its batches are released.
 ///
 /// @param selection    NULL: everything.
 /// @param columns_out  give it to gds_columns_close() once.

@@ -27,6 +27,8 @@ use crate::formats::arrow::{
 
 /// Most batches that may be on their way at once.
 const AHEAD_MAX: u32 = 64;
+/// Bytes of the allocations that the batches of gds_arrow_load() share.
+const ALLOCATION: u64 = 256 << 20;
 
 impl Handle for gds_arrow_t {
     type Object = Reader;
@@ -167,6 +169,7 @@ pub(super) unsafe fn load(
         // All of them will stand in memory together, and what is compressed is faster together.
         chosen.load.ahead = AHEAD_MAX as usize;
     }
+    chosen.load.allocation = ALLOCATION;
     let loaded = chosen.load(&arrow.reader, &arrow.context)?;
     let schema = loaded.schema().clone();
     let batches = loaded.collect::<crate::error::Result<Vec<_>>>()?;

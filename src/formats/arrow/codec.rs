@@ -43,6 +43,14 @@ pub(super) struct Job {
     pub(super) to: u64,
 }
 
+/// Buffers to decode, and the allocation that their places are in, from an offset on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lot<'a> {
+    pub(super) jobs: &'a [Job],
+    pub(super) to: &'a Buffer,
+    pub(super) base: u64,
+}
+
 /// The length that a buffer claims; none: its bytes are stored as they are. More than its codec
 /// can make of the bytes there is an error.
 pub(super) fn claimed(
@@ -76,36 +84,40 @@ pub(super) fn claimed(
     }
 }
 
-/// Decodes buffers into an allocation, from an offset on, by this thread and others, and waits.
+/// Decodes buffers by this thread and others, and waits. What went wrong with each lot; the rest of
+/// such a lot is left out.
 pub(super) fn decode(
     source: &dyn Source,
-    jobs: &[Job],
+    lots: &[Lot<'_>],
     context: &Context,
-    (to, base): (&Buffer, u64),
-) -> Result<()> {
-    if jobs.is_empty() {
-        return Ok(());
-    }
+) -> Vec<Option<Error>> {
+    let faults: Vec<Mutex<Option<Error>>> = lots.iter().map(|_| Mutex::default()).collect();
+    let all = lots.iter().zip(&faults);
+    let mut work: Vec<(&Job, &Lot<'_>, &Mutex<Option<Error>>)> = all
+        .flat_map(|(lot, fault)| lot.jobs.iter().map(move |job| (job, lot, fault)))
+        .collect();
+    // The longest first: one that begins last would be waited for.
+    work.sort_by_key(|(job, ..)| std::cmp::Reverse(job.size));
     let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<Error>> = Mutex::new(None);
-    let work = || {
+    let take = || {
         let mut chunk = Vec::new();
-        while let Some(job) = jobs.get(next.fetch_add(1, Relaxed)) {
-            if let Err(error) = decode_one(source, job, context, (to, base), &mut chunk) {
-                failed.lock().get_or_insert(error);
-                next.store(jobs.len(), Relaxed);
+        while let Some((job, lot, fault)) = work.get(next.fetch_add(1, Relaxed)) {
+            if fault.lock().is_none()
+                && let Err(error) = decode_one(source, job, context, (lot.to, lot.base), &mut chunk)
+            {
+                fault.lock().get_or_insert(error);
             }
         }
     };
-    let threads = (threads() as usize).min(jobs.len());
+    let threads = (threads() as usize).min(work.len());
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // Without another thread this one does it all.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+            let _ = std::thread::Builder::new().spawn_scoped(scope, take);
         }
-        work();
+        take();
     });
-    failed.into_inner().map_or(Ok(()), Err)
+    faults.into_iter().map(Mutex::into_inner).collect()
 }
 
 /// Threads that decode at once, at most.

@@ -9,18 +9,21 @@ use std::sync::Arc;
 use arrow_schema::Schema;
 
 use super::body::{self, BatchPlan};
-use super::codec::Job;
+use super::codec::{Job, Lot};
 use super::layout::{self, Planned};
 use super::message::corrupted;
 use super::reader::ArrowReader;
 use super::unpack::{self, Packed, Unpack};
 use super::{codec, join, validate};
+use crate::base::align_up;
 use crate::engine::{Buffer, Context, File, MemoryKind, Operation, Options, Ticket, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::{Array, Batch, Piece, Source};
 
 /// Bytes that go from a source without a file to the device at once.
 const CHUNK: usize = 1 << 20;
+/// Where batches begin that share an allocation: as direct reads want it.
+const PAGE: u64 = 4096;
 
 /// How batches are loaded.
 #[derive(Debug, Clone)]
@@ -31,6 +34,10 @@ pub struct LoadOptions {
     pub validate: Option<bool>,
     /// Batches that are on their way while one is looked at.
     pub ahead: usize,
+    /// Bytes of an allocation that batches share, for those that are smaller: large allocations
+    /// are had sooner than many small ones. What holds one batch holds all of them. 0: each batch
+    /// has its own.
+    pub allocation: u64,
     /// Where compressed buffers are decompressed.
     pub unpack: Unpack,
     /// How bytes are moved.
@@ -42,6 +49,7 @@ impl Default for LoadOptions {
         Self {
             validate: None,
             ahead: 2,
+            allocation: 0,
             unpack: Unpack::default(),
             options: Options::default(),
         }
@@ -54,8 +62,9 @@ impl LoadOptions {
     }
 }
 
-/// Batches of a file, one after the other, each in an allocation of its own. A few are on their
-/// way ahead of the one that was asked for; memory is that of those and of the dictionaries.
+/// Batches of a file, one after the other, each in an allocation of its own unless the options say
+/// otherwise. A few are on their way ahead of the one that was asked for; memory is that of those
+/// and of the dictionaries.
 #[derive(Debug)]
 pub struct Batches {
     reader: ArrowReader,
@@ -65,6 +74,8 @@ pub struct Batches {
     left: Range<usize>,
     load: LoadOptions,
     flights: VecDeque<Flight>,
+    /// The allocation that batches share, and what of it is taken.
+    shared: Option<(Buffer, u64)>,
     dictionaries: Dictionaries,
     failed: bool,
 }
@@ -74,11 +85,15 @@ pub struct Batches {
 struct Flight {
     plan: BatchPlan,
     buffer: Buffer,
+    /// Where it begins in the buffer.
+    base: u64,
     ticket: Option<Ticket>,
     /// What the device decompresses.
     packed: Option<Packed>,
     /// What the host decompresses.
     left: Vec<Job>,
+    /// Why that went wrong.
+    fault: Option<Error>,
 }
 
 /// Dictionaries that are in device memory, with the messages that they are made of.
@@ -101,6 +116,7 @@ impl Batches {
             left: batches,
             load: load.clone(),
             flights: VecDeque::new(),
+            shared: None,
             dictionaries: Dictionaries::default(),
             failed: false,
         })
@@ -132,13 +148,17 @@ impl Batches {
         {
             let plan = self.reader.plan(index, &self.columns)?;
             let together = (self.flights.len() + 1 + self.left.len()).min(self.load.ahead + 1);
-            let flight = self.start(plan, together as u64)?;
+            let rest = self.left.len() as u64 + 1;
+            let flight = self.start(plan, together as u64, rest)?;
             self.flights.push_back(flight);
         }
         if let Some(first) = self.flights.front()
             && first.packed.is_some()
         {
             unpack_all(&self.context, self.reader.source(), &mut self.flights)?;
+        }
+        if self.flights.front().is_some_and(|f| !f.left.is_empty()) {
+            decode_all(&self.context, self.reader.source(), &mut self.flights);
         }
         let Some(flight) = self.flights.pop_front() else {
             return Ok(None);
@@ -183,10 +203,7 @@ impl Batches {
             let text = "a batch begins at a multiple of 64 bytes; choose another offset";
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
-        if let Some(at) = plan.zeros {
-            let zeros = [0; body::ALIGN as usize];
-            self.context.upload(&[(&zeros, buffer, offset + at)])?;
-        }
+        zero(&self.context, plan, (buffer, offset))?;
         let from = (self.reader.source(), self.reader.file());
         let how = (self.load.unpack, &self.load.options);
         unpack::all(&self.context, from, plan, (buffer, offset), how)?;
@@ -202,14 +219,15 @@ impl Batches {
         packed.map(Packed::size).sum()
     }
 
-    /// Begins to read a batch, of which `together` like it will be decompressed at once.
-    fn start(&self, plan: BatchPlan, together: u64) -> Result<Flight> {
-        let buffer = allocate(&self.context, &plan)?;
+    /// Begins to read a batch, of which `together` like it will be decompressed at once, the first
+    /// of `rest` like it.
+    fn start(&mut self, plan: BatchPlan, together: u64, rest: u64) -> Result<Flight> {
+        let (buffer, base) = self.memory(&plan, rest)?;
         let mut ticket = None;
         if !plan.plan.pieces().is_empty() {
             match self.reader.file() {
-                Some(file) => ticket = Some(self.submit(&plan, file, &buffer)?),
-                None => copy_pieces(&self.context, self.reader.source(), &plan, &buffer)?,
+                Some(file) => ticket = Some(self.submit(&plan, file, (&buffer, base))?),
+                None => copy_pieces(&self.context, self.reader.source(), &plan, (&buffer, base))?,
             }
         }
         let from = (self.reader.source(), self.reader.file());
@@ -222,19 +240,53 @@ impl Batches {
             },
             plan,
             buffer,
+            base,
             ticket,
             packed,
+            fault: None,
         })
     }
 
+    /// Memory for the first of `rest` batches like this one: where it begins.
+    fn memory(&mut self, plan: &BatchPlan, rest: u64) -> Result<(Buffer, u64)> {
+        let size = plan.size();
+        let each = align_up(size, PAGE).unwrap_or(size);
+        let all = each.saturating_mul(rest).min(self.load.allocation);
+        if all <= size {
+            return Ok((allocate(&self.context, plan)?, 0));
+        }
+        let place = self.shared.take().and_then(|(buffer, used)| {
+            let base = align_up(used, PAGE)?;
+            (base.checked_add(size)? <= buffer.size()).then_some((buffer, base))
+        });
+        let (buffer, base) = match place {
+            Some(place) => place,
+            None => match self.context.alloc(MemoryKind::Device, all) {
+                Ok(buffer) => (buffer, 0),
+                Err(error) if error.kind() == ErrorKind::OutOfDeviceMemory => {
+                    return Ok((allocate(&self.context, plan)?, 0));
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        zero(&self.context, plan, (&buffer, base))?;
+        self.shared = Some((buffer.clone(), base + size));
+        Ok((buffer, base))
+    }
+
     /// Each range is read whole, or the file was cut.
-    fn submit(&self, plan: &BatchPlan, file: &File, buffer: &Buffer) -> Result<Ticket> {
+    fn submit(
+        &self,
+        plan: &BatchPlan,
+        file: &File,
+        (buffer, base): (&Buffer, u64),
+    ) -> Result<Ticket> {
         let transfer = |piece: &Piece| Transfer {
             operation: Operation::Read,
             file: file.clone(),
             file_offset: piece.file_offset,
             buffer: buffer.clone(),
-            buffer_offset: piece.to_offset,
+            buffer_offset: base + piece.to_offset,
             size: piece.size,
         };
         let transfers = plan.plan.pieces().iter().map(transfer).collect();
@@ -246,17 +298,21 @@ impl Batches {
         let source = self.reader.source();
         let mut flights = VecDeque::from([flight]);
         unpack_all(&self.context, source, &mut flights)?;
+        decode_all(&self.context, source, &mut flights);
         let Some(flight) = flights.pop_front() else {
             return Ok(Vec::new());
         };
         let Flight {
             plan,
             buffer,
+            base,
             ticket,
-            left,
+            fault,
             ..
         } = flight;
-        codec::decode(source, &left, &self.context, (&buffer, 0))?;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
         if let Some(ticket) = ticket {
             let moved = ticket.wait(None)?.bytes;
             if moved < plan.plan.bytes() {
@@ -267,7 +323,7 @@ impl Batches {
                 return Err(Error::new(ErrorKind::FileChanged, text).with_offset(plan.offset));
             }
         }
-        plan.arrays(&buffer, 0, &mut |id, keys| {
+        plan.arrays(&buffer, base, &mut |id, keys| {
             self.dictionary(id, plan.seen, keys)
         })
     }
@@ -298,7 +354,7 @@ impl Batches {
         for at in chain.iter().skip(done) {
             let plan = self.reader.dictionary_plan(*at, id, &node)?;
             let offset = plan.offset;
-            let flight = self.start(plan, 1)?;
+            let flight = self.start(plan, 1, 1)?;
             let loaded = self.finish(flight)?.pop();
             let part = loaded.ok_or_else(|| missing(self.reader.path(), id, offset))?;
             if self.load.validates(&self.context) {
@@ -315,7 +371,7 @@ impl Batches {
     /// No values, in memory that offsets can be read from.
     fn empty(&mut self, planned: &Planned) -> Result<Array> {
         let plan = BatchPlan::of_nothing(planned.clone());
-        let flight = self.start(plan, 1)?;
+        let flight = self.start(plan, 1, 1)?;
         let path = self.reader.path().to_path_buf();
         let array = self.finish(flight)?.pop();
         array.ok_or_else(|| missing(&path, 0, 0))
@@ -348,7 +404,7 @@ fn unpack_all(
                 jobs: &flight.plan.jobs,
                 packed,
                 to: &flight.buffer,
-                base: 0,
+                base: flight.base,
             });
             waiting.push(&mut flight.left);
         }
@@ -365,14 +421,38 @@ fn unpack_all(
     Ok(())
 }
 
+/// Decompresses on the host what is left for it, that of all flights together: a batch alone has
+/// too few buffers for many threads. What goes wrong is told when its batch is asked for.
+fn decode_all(context: &Context, source: &dyn Source, flights: &mut VecDeque<Flight>) {
+    let lots: Vec<Lot<'_>> = flights
+        .iter()
+        .map(|flight| Lot {
+            jobs: &flight.left,
+            to: &flight.buffer,
+            base: flight.base,
+        })
+        .collect();
+    let faults = codec::decode(source, &lots, context);
+    for (flight, fault) in flights.iter_mut().zip(faults) {
+        flight.left.clear();
+        flight.fault = flight.fault.take().or(fault);
+    }
+}
+
 /// Memory for a batch, with the zeros in it.
 pub(super) fn allocate(context: &Context, plan: &BatchPlan) -> Result<Buffer> {
     let size = plan.size().max(body::ALIGN);
     let buffer = context.alloc(MemoryKind::Device, size)?;
-    if let Some(at) = plan.zeros {
-        context.upload(&[(&[0; body::ALIGN as usize], &buffer, at)])?;
-    }
+    zero(context, plan, (&buffer, 0))?;
     Ok(buffer)
+}
+
+/// Writes the zeros of a batch.
+fn zero(context: &Context, plan: &BatchPlan, (to, base): (&Buffer, u64)) -> Result<()> {
+    match plan.zeros {
+        Some(at) => context.upload(&[(&[0; body::ALIGN as usize], to, base + at)]),
+        None => Ok(()),
+    }
 }
 
 /// The ranges of a plan, out of a source that is no file.
@@ -380,7 +460,7 @@ pub(super) fn copy_pieces(
     context: &Context,
     source: &dyn Source,
     plan: &BatchPlan,
-    to: &Buffer,
+    (to, base): (&Buffer, u64),
 ) -> Result<()> {
     let mut chunk = Vec::new();
     for piece in plan.plan.pieces() {
@@ -389,7 +469,7 @@ pub(super) fn copy_pieces(
             let size = (piece.size - done).min(CHUNK as u64);
             chunk.resize(size as usize, 0);
             source.read(piece.file_offset + done, &mut chunk)?;
-            context.upload(&[(&chunk, to, piece.to_offset + done)])?;
+            context.upload(&[(&chunk, to, base + piece.to_offset + done)])?;
             done += size;
         }
     }

@@ -218,7 +218,7 @@ impl ArrowPipe {
             let inside = Block { body: 0, ..*block };
             let plan = plan(&source, &inside, &self.index)?;
             let buffer = allocate(&self.context, &plan)?;
-            copy_pieces(&self.context, &source, &plan, &buffer)?;
+            copy_pieces(&self.context, &source, &plan, (&buffer, 0))?;
             let how = (self.load.unpack, &self.load.options);
             unpack::all(&self.context, (&source, None), &plan, (&buffer, 0), how)?;
             (plan, buffer)

@@ -240,8 +240,9 @@ pub(super) fn all(
         }
         None => None,
     };
-    let left = left.as_deref().unwrap_or(jobs);
-    codec::decode(source, left, context, (to, base))
+    let jobs = left.as_deref().unwrap_or(jobs);
+    let mut faults = codec::decode(source, &[codec::Lot { jobs, to, base }], context);
+    faults.pop().flatten().map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
