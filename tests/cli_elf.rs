@@ -14,14 +14,18 @@ fn fixture(name: &str) -> String {
 fn inspect_tells_what_a_program_carries_for_devices() {
     let folder = Folder::new();
     let text = text_of(&folder, &["inspect", &fixture("scale_host.o")]);
+    let whole = text_of(&folder, &["inspect", &fixture("scale_host.o"), "--all"]);
     for part in [
         "64 bit, little endian, REL, X86_64",
         ".nv_fatbin",
         "cubin sm_90",
-        "kernel scale sm_90: 512 bytes of code, 8 registers, 16 bytes of parameters, 0 shared",
     ] {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }
+    let kernel =
+        "kernel scale sm_90: 512 bytes of code, 8 registers, 16 bytes of parameters, 0 shared";
+    assert!(!text.contains("kernel scale"), "{text}");
+    assert!(whole.contains(kernel), "{whole}");
     let report = json_of(&folder, &["inspect", &fixture("scale_host.o")]);
     assert_eq!(report["format"], "ELF");
     assert_eq!(report["header"]["class"], 64);

@@ -27,7 +27,7 @@ pub(super) fn report(file: &File, all: bool) -> Outcome<Report> {
     notes(&tables, &mut report)?;
     symbols(&tables, &mut report, all)?;
     relocations(&tables, &mut report, all)?;
-    device_code(&tables, &mut report)?;
+    device_code(&tables, &mut report, all)?;
     Ok(report)
 }
 
@@ -329,8 +329,9 @@ fn relocations(tables: &Tables, report: &mut Report, all: bool) -> Outcome {
     Ok(())
 }
 
-/// Kernels of a cubin, and what a program carries for devices.
-fn device_code(tables: &Tables, report: &mut Report) -> Outcome {
+/// Kernels of a cubin, and what a program carries for devices. The kernels of that with `all`: they
+/// stand in compressed cubins, which are most of a large library's bytes.
+fn device_code(tables: &Tables, report: &mut Report, all: bool) -> Outcome {
     if let Some(cubin) = tables.cubin()? {
         let kernels = kernels(cubin, report, "")?;
         report.member("arch", json!(cubin.arch));
@@ -343,7 +344,7 @@ fn device_code(tables: &Tables, report: &mut Report) -> Outcome {
             "device code at {}, {} bytes:",
             container.offset, container.size
         ));
-        list.push(container_object(&source, container, report)?);
+        list.push(container_object(&source, container, report, all)?);
     }
     if !list.is_empty() {
         report.member("device_code", Value::Array(list));
@@ -354,7 +355,12 @@ fn device_code(tables: &Tables, report: &mut Report) -> Outcome {
 /// The file that containers are in.
 struct FileOf<'a>(&'a Elf);
 
-fn container_object(file: &FileOf<'_>, fatbin: &Fatbin, report: &mut Report) -> Outcome<Value> {
+fn container_object(
+    file: &FileOf<'_>,
+    fatbin: &Fatbin,
+    report: &mut Report,
+    all: bool,
+) -> Outcome<Value> {
     let mut entries = Vec::new();
     for entry in &fatbin.entries {
         report.line(format!("  {}", entry_line(entry)));
@@ -367,7 +373,8 @@ fn container_object(file: &FileOf<'_>, fatbin: &Fatbin, report: &mut Report) -> 
             "decompressed_bytes": entry.decompressed_size,
             "flags": entry.flags,
         });
-        if let Some(inner) = entry.open_cubin(file.0.source_shared())?
+        if all
+            && let Some(inner) = entry.open_cubin(file.0.source_shared())?
             && let Some(cubin) = Cubin::read(&inner)?
         {
             object["kernels"] = kernels(&cubin, report, "  ")?;

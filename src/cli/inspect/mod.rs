@@ -27,7 +27,8 @@ pub(super) struct InspectArgs {
     /// A safetensors file or its index, a GGUF file, an ELF file, an Arrow file or
     /// stream, a Parquet file
     file: PathBuf,
-    /// Print everything, however long: all tensors, all values, all symbols
+    /// Print everything, however long: all tensors, all values, all symbols, and the kernels of
+    /// the device code in a program
     #[arg(long)]
     all: bool,
 }

@@ -42,8 +42,8 @@ const FLAG_ZSTD: u64 = 0x8000;
 const SECTIONS: [&[u8]; 2] = [b".nv_fatbin", b"__nv_relfatbin"];
 /// A cubin that is larger when it is decompressed is not opened, bytes.
 const CUBIN_MAX: u64 = 256 << 20;
-/// Bytes that are looked through at once for the next container.
-const WINDOW: u64 = 64 << 10;
+/// Bytes that are looked through at once for the next container, at first and at most.
+const WINDOW: (u64, u64) = (64, 64 << 10);
 
 /// What an entry of a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -216,9 +216,10 @@ fn read_range(source: &dyn Source, start: u64, end: u64) -> Result<Vec<Fatbin>> 
 
 /// The first byte from `at` on that is not zero.
 fn skip_zeros(source: &dyn Source, at: u64, end: u64) -> Result<Option<u64>> {
-    let mut at = at;
+    let (mut at, mut window) = (at, WINDOW.0);
     while at < end {
-        let bytes = source.bytes(at, WINDOW.min(end - at), "device code")?;
+        let bytes = source.bytes(at, window.min(end - at), "device code")?;
+        window = WINDOW.1;
         match bytes.iter().position(|byte| *byte != 0) {
             Some(skip) => return Ok(Some(at + skip as u64)),
             None => at += bytes.len() as u64,
