@@ -16,7 +16,7 @@ use kv_common::crash::{Effort, Workload, check_images, run};
 use kv_common::tiny;
 
 fn times() -> u64 {
-    kv_driver::amount("GDS_KV_CRASH", 1, 20)
+    kv_driver::amount("GDS_KV_CRASH", 2, 20)
 }
 
 fn all(workloads: impl Iterator<Item = Workload>, effort: Effort) -> usize {

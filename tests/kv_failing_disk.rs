@@ -120,7 +120,7 @@ fn stores_on_failing_disks_lose_nothing() {
         .and_then(|s| s.parse::<u64>().ok());
     let seeds = match only {
         Some(seed) => vec![seed],
-        None => (0..amount("GDS_KV_SEEDS", 300, 10_000)).collect(),
+        None => (0..amount("GDS_KV_SEEDS", 2000, 10_000)).collect(),
     };
     let threads = 2.min(seeds.len());
     let all = std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
 //! Random operations beside a model: a map, with reopening, checkpoints, cleaning and crashes in
 //! between.
 //!
-//! `GDS_KV_MODEL=n` runs n sequences (200 without it), `GDS_KV_NIGHTLY=1` those of a night; a
+//! `GDS_KV_MODEL=n` runs n sequences (2000 without it), `GDS_KV_NIGHTLY=1` those of a night; a
 //! failure prints the seed, and `GDS_KV_SEED=s` runs that one only.
 
 mod kv_common;
@@ -308,7 +308,7 @@ fn random_operations_do_what_a_map_does() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let (first, count) = match number("GDS_KV_SEED") {
         Some(seed) => (seed, 1),
-        None => (1, kv_driver::amount("GDS_KV_MODEL", 200, 50_000)),
+        None => (1, kv_driver::amount("GDS_KV_MODEL", 2000, 50_000)),
     };
     std::thread::scope(|scope| {
         for thread in 0..2 {
