@@ -205,7 +205,9 @@ class Memory:
             return None  # It is in host memory, which is the device.
         if self.torch:
             torch = self.torch
-            return torch.frombuffer(buffer, dtype=torch.uint8).to(f"cuda:{self.gds.ordinal}")
+            # By its address: torch refuses buffers that may not be written to.
+            bytes_ = (ctypes.c_char * buffer.size).from_address(buffer.address)
+            return torch.frombuffer(bytes_, dtype=torch.uint8).to(f"cuda:{self.gds.ordinal}")
         address = c_uint64()
         size = ctypes.c_size_t(buffer.size)
         self.check(self.driver.cuMemAlloc_v2(byref(address), size))
