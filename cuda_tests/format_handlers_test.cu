@@ -9,7 +9,7 @@
 #include <fstream>
 #include <thread>
 
-#include "check.cuh"
+#include "columns.cuh"
 
 namespace {
 
@@ -17,47 +17,7 @@ uint64_t rows() { return small_sizes() ? 20003 : 600011; }
 
 std::string folder;
 
-// ---- loading -------------------------------------------------------------------------------
-
-// A file with the columns that were loaded of it, in the memory of one context.
-class Loaded {
-  public:
-    Loaded(gds_context_t *context, const std::string &path) {
-        GDS_OK(gds_file_open(context, path.c_str(), GDS_FILE_READ, &file_));
-        status = load();
-    }
-    ~Loaded() {
-        gds_columns_close(columns);
-        gds_file_close(file_);
-    }
-    Loaded(const Loaded &) = delete;
-    Loaded &operator=(const Loaded &) = delete;
-
-    gds_columns_t *columns = nullptr;
-    gds_status_t status;
-
-  private:
-    gds_status_t load() {
-        int32_t format = 0;
-        GDS_OK(gds_format_detect(file_, &format));
-        if (format == GDS_FORMAT_PARQUET) {
-            gds_parquet_t *parquet = nullptr;
-            gds_status_t opened = gds_parquet_open(file_, nullptr, &parquet);
-            if (opened == GDS_STATUS_OK) opened = gds_parquet_load(parquet, nullptr, &columns);
-            gds_parquet_close(parquet);
-            return opened;
-        }
-        gds_arrow_t *arrow = nullptr;
-        gds_arrow_selection_t selection = GDS_ARROW_SELECTION_INIT;
-        selection.validate = GDS_SWITCH_ON;
-        gds_status_t opened = gds_arrow_open(file_, &arrow);
-        if (opened == GDS_STATUS_OK) opened = gds_arrow_load(arrow, &selection, &columns);
-        gds_arrow_close(arrow);
-        return opened;
-    }
-
-    gds_file_t *file_ = nullptr;
-};
+// ---- files ---------------------------------------------------------------------------------
 
 std::vector<std::string> files(const char *ending) {
     std::vector<std::string> found;
@@ -85,61 +45,7 @@ std::vector<std::string> tables() {
     return all;
 }
 
-gds_context_t *open_host() {
-    gds_config_t config = GDS_CONFIG_INIT;
-    config.gpu_device = GDS_DEVICE_HOST;
-    gds_context_t *context = nullptr;
-    GDS_OK(gds_context_open(&config, &context));
-    return context;
-}
-
-// ---- comparing -----------------------------------------------------------------------------
-
-// A column of a batch, copied to the host.
-struct Column {
-    gds_column_t about = GDS_COLUMN_INIT;
-    std::vector<std::vector<uint8_t>> buffers;
-
-    bool valid(uint64_t n) const {
-        n += about.offset;
-        return buffers[0].empty() || (buffers[0][n / 8] >> (n % 8) & 1);
-    }
-    // The bytes of a value: of strings, and of all that has a width.
-    std::string value(uint64_t n) const {
-        n += about.offset;
-        const char kind = about.format[0];
-        if (kind == 'b') return std::string(1, (char)(buffers[1][n / 8] >> (n % 8) & 1));
-        if (kind == 'u' || kind == 'z') {
-            uint32_t ends[2];
-            memcpy(ends, &buffers[1][4 * n], sizeof ends);
-            return std::string((const char *)buffers[2].data() + ends[0], ends[1] - ends[0]);
-        }
-        const uint64_t width = kind == 'l' || kind == 'g' ? 8 : 4;
-        return std::string((const char *)&buffers[1][width * n], width);
-    }
-};
-
-Column column_at(const gds_columns_t *columns, uint64_t batch, const std::vector<uint32_t> &path) {
-    Column column;
-    const uint32_t depth = (uint32_t)path.size();
-    GDS_OK(gds_columns_column(columns, batch, path.data(), depth, &column.about));
-    for (uint32_t n = 0; n < column.about.buffers; n++) {
-        gds_column_buffer_t buffer;
-        GDS_OK(gds_columns_buffer(columns, batch, path.data(), depth, n, &buffer));
-        column.buffers.emplace_back(buffer.size);
-        if (buffer.size > 0) {
-            CHECK(buffer.address % 64 == 0, "%s: buffer %u is at %llx", column.about.name, n,
-                  (unsigned long long)buffer.address);
-            CUDA_OK(cudaMemcpy(column.buffers[n].data(), (const void *)buffer.address, buffer.size,
-                               cudaMemcpyDefault));
-        }
-    }
-    return column;
-}
-
-Column column_of(const gds_columns_t *columns, uint64_t batch, uint32_t number) {
-    return column_at(columns, batch, {number});
-}
+// ---- values --------------------------------------------------------------------------------
 
 // What row `n` of the tables holds; false for a null.
 bool known(const std::string &name, uint64_t n, std::string *value) {
@@ -194,51 +100,11 @@ void the_host_device_gives_the_same(gds_context_t *context) {
         GDS_OK(gds_columns_info(here.columns, &info));
         for (uint64_t batch = 0; batch < info.batches; batch++) {
             for (uint32_t number = 0; number < info.columns; number++) {
-                Column a = column_of(here.columns, batch, number);
-                Column b = column_of(there.columns, batch, number);
-                CHECK(strcmp(a.about.format, b.about.format) == 0 &&
-                          a.about.length == b.about.length,
-                      "%s: column %u is %s and %s", path.c_str(), number, a.about.format,
-                      b.about.format);
-                for (uint64_t n = 0; n < a.about.length; n++) {
-                    CHECK(a.valid(n) == b.valid(n) && (!a.valid(n) || a.value(n) == b.value(n)),
-                          "%s: column %u, row %llu", path.c_str(), number, (unsigned long long)n);
-                }
+                same_below(here.columns, there.columns, batch, {number}, {});
             }
         }
     }
     gds_context_close(host);
-}
-
-// Two arrays and all below them. What lies below a null of a struct may be anything.
-void same_below(const gds_columns_t *ours, const gds_columns_t *theirs, std::vector<uint32_t> path,
-                const std::vector<bool> &wanted) {
-    Column a = column_at(ours, 0, path), b = column_at(theirs, 0, path);
-    const std::string format = a.about.format;
-    CHECK(format == b.about.format && a.about.length == b.about.length &&
-              a.about.children == b.about.children,
-          "%s: %s of %llu and %s of %llu", a.about.name, a.about.format,
-          (unsigned long long)a.about.length, b.about.format, (unsigned long long)b.about.length);
-    std::vector<bool> there(a.about.length);
-    for (uint64_t n = 0; n < a.about.length; n++) {
-        if (!wanted.empty() && !wanted[n]) continue;
-        there[n] = a.valid(n);
-        CHECK(a.valid(n) == b.valid(n), "%s: validity of %llu", a.about.name,
-              (unsigned long long)n);
-        CHECK(format[0] == '+' || !there[n] || a.value(n) == b.value(n), "%s: value %llu differs",
-              a.about.name, (unsigned long long)n);
-    }
-    const bool list = format == "+l" || format == "+m";
-    if (list) {
-        CHECK(a.buffers[1].size() >= 4 * (a.about.length + 1) &&
-                  memcmp(a.buffers[1].data(), b.buffers[1].data(), 4 * (a.about.length + 1)) == 0,
-              "%s: offsets differ", a.about.name);
-    }
-    for (uint32_t child = 0; child < a.about.children; child++) {
-        path.push_back(child);
-        same_below(ours, theirs, path, list ? std::vector<bool>() : there);
-        path.pop_back();
-    }
 }
 
 void lists_and_structs_are_the_same_as_on_the_host(gds_context_t *context) {
@@ -252,7 +118,7 @@ void lists_and_structs_are_the_same_as_on_the_host(gds_context_t *context) {
         CHECK(info.batches == 1 && info.columns == 6 && info.rows == rows() / 5, "%s",
               path.c_str());
         for (uint32_t number = 0; number < info.columns; number++) {
-            same_below(here.columns, there.columns, {number}, {});
+            same_below(here.columns, there.columns, 0, {number}, {});
         }
     }
     gds_context_close(host);
