@@ -260,7 +260,7 @@ void what_a_file_is(gds_context_t *context) {
 void several_threads_load_at_once(gds_context_t *context) {
     const std::vector<std::string> all = tables();
     std::vector<std::thread> threads;
-    for (size_t t = 0; t < 6; t++) {
+    for (size_t t = 0; t < (small_sizes() ? 2 : 6); t++) {
         threads.emplace_back([&, t] {
             for (size_t n = 0; n < all.size(); n++) {
                 Loaded loaded(context, all[(n + 3 * t) % all.size()]);
@@ -318,7 +318,7 @@ void rates(gds_context_t *context) {
     for (const std::string &path : tables()) {
         double best = 1e9;
         gds_columns_info_t info = GDS_COLUMNS_INFO_INIT;
-        for (int n = 0; n < 3; n++) {
+        for (int n = 0; n < (small_sizes() ? 1 : 3); n++) {
             auto begin = std::chrono::steady_clock::now();
             Loaded loaded(context, path);
             best = std::min(best, seconds_since(begin));

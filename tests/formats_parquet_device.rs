@@ -12,8 +12,8 @@ mod late_device;
 mod parquet_support;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::types::Int64Type;
 use arrow_array::{
@@ -31,9 +31,11 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, Write
 use parquet_support::common::{Folder, context};
 use parquet_support::{Random, data, files_below, load, record_batch};
 
-/// Counts pages at the step that reads levels.
-fn device() -> Context {
-    counted_device::device(0)
+/// Counts pages at the step that reads levels. Whoever counts is alone.
+fn device() -> (Context, MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    (counted_device::device(0), alone)
 }
 
 fn table(rows: usize, nulls: bool, random: &mut Random) -> RecordBatch {
@@ -208,7 +210,7 @@ fn open(bytes: Vec<u8>) -> Parquet {
 
 #[test]
 fn the_kernels_give_what_was_written() {
-    let device = device();
+    let (device, _alone) = device();
     let mut random = Random(3);
     let mut pages = 0;
     for rows in [1, 31, 700] {
@@ -238,8 +240,37 @@ fn the_kernels_give_what_was_written() {
 }
 
 #[test]
+fn few_long_pages_of_lz4_are_for_the_host() {
+    let (device, _alone) = device();
+    let numbers = |rows: i64| Int64Array::from_iter_values((0..rows).map(|i| i * i));
+    for (rows, page_rows, on_device) in [(40_000, 40_000, false), (100_000, 4_000, true)] {
+        let table =
+            RecordBatch::try_from_iter([("n", Arc::new(numbers(rows)) as ArrayRef)]).unwrap();
+        for codec in [Compression::LZ4_RAW, Compression::SNAPPY] {
+            let properties = WriterProperties::builder()
+                .set_dictionary_enabled(false)
+                .set_compression(codec)
+                .set_data_page_row_count_limit(page_rows)
+                .set_write_batch_size(page_rows)
+                .build();
+            let mut bytes = Vec::new();
+            let schema = table.schema();
+            let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).unwrap();
+            writer.write(&table).unwrap();
+            writer.close().unwrap();
+            let before = PAGES.load(Relaxed);
+            let batch = open(bytes).load(&device, &Selection::default()).unwrap();
+            let took = PAGES.load(Relaxed) - before;
+            let wanted = on_device || codec == Compression::SNAPPY;
+            assert_eq!(took > 0, wanted, "{codec}, {rows} rows: {took} pages");
+            assert_eq!(record_batch(&device, &batch), table);
+        }
+    }
+}
+
+#[test]
 fn pages_of_a_file_go_straight_to_the_device() {
-    let (device, folder) = (device(), Folder::new());
+    let ((device, _alone), folder) = (device(), Folder::new());
     let mut random = Random(9);
     let table = table(3000, true, &mut random);
     let path = folder.path("table.parquet");
@@ -259,7 +290,7 @@ fn files_of_others_are_the_same_on_both_ways() {
     let Some(root) = data("parquet-testing/data") else {
         return;
     };
-    let (host, device) = (context(), device());
+    let (host, (device, _alone)) = (context(), device());
     let before = PAGES.load(Relaxed);
     let (mut same, mut refused) = (0, 0);
     for path in files_below(&root, &[".parquet"]) {
@@ -297,7 +328,7 @@ fn files_of_others_are_the_same_on_both_ways() {
 
 #[test]
 fn damaged_pages_have_a_status_and_an_offset() {
-    let device = device();
+    let (device, _alone) = device();
     let mut random = Random(11);
     let given = std::env::var("GDS_FORMATS_MUTATIONS").ok();
     let total: u64 = given.and_then(|n| n.parse().ok()).unwrap_or(400);

@@ -20,6 +20,18 @@ const PARTS_MAX: u64 = 4096;
 const _: () = assert!(CHUNKS_AT.is_multiple_of(align_of::<DecompressChunk>()));
 const _: () = assert!((PARTS_MAX as usize) < CHUNKS_MAX);
 
+/// How many times as long as a thread of the host a warp takes for a chunk that is not taken apart;
+/// libcudf assumes the same of its blocks.
+const WARP_RATIO: u64 = 32;
+
+/// Whether chunks of `total` bytes, the longest of `longest`, are worth the device's while when a
+/// warp takes one from end to end, where the host has so many threads for them: many short ones
+/// are, few long ones are not.
+#[must_use]
+pub fn warps_pay(total: u64, longest: u64, threads: u64) -> bool {
+    total / threads.max(1) >= longest.saturating_mul(WARP_RATIO)
+}
+
 /// A compressed chunk and where its content goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Compressed<'a> {

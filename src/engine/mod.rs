@@ -42,7 +42,7 @@ pub use buffer::Buffer;
 pub use context::Context;
 pub use decode::{BadPage, EncodedPage, PageChunk, PageColumn, PageMemory, Part, SoFar, TakeBytes};
 pub use decode_nested::{BadLevels, LevelNode, LevelPage, LevelWay, Levels, NodePlace, PageLevels};
-pub use decompress::{Compressed, Decompressed};
+pub use decompress::{Compressed, Decompressed, warps_pay};
 pub use explain::{Explanation, Way};
 pub use file::File;
 pub use order::{Copy, Mark};

@@ -7,7 +7,7 @@ use super::codec::{self, Job};
 use super::message::Codec;
 use crate::engine::{
     Buffer, Compressed, Context, DecompressCodec, DecompressStatus, File, MemoryKind, Options,
-    Ticket,
+    Ticket, warps_pay,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::{Plan, Source};
@@ -16,9 +16,6 @@ use crate::formats::{Plan, Source};
 const GAP: u64 = 4096;
 /// Bytes that go from a source without a file to the device at once.
 const CHUNK: u64 = 1 << 20;
-/// How many times as long as a thread of the host a warp of the device takes for a buffer; libcudf
-/// assumes the same of its blocks.
-const WARP_RATIO: u64 = 32;
 /// Compressed bytes in device memory beyond which no further batch is begun ahead.
 pub(super) const AHEAD_BYTES: u64 = 256 << 20;
 
@@ -73,8 +70,7 @@ fn pays(jobs: &[Job], together: u64, threads: u64) -> bool {
     let sizes = || jobs.iter().map(|job| job.size);
     let total = sizes().fold(0u64, u64::saturating_add);
     let longest = sizes().max().unwrap_or(0);
-    let host = total.saturating_mul(together) / threads.max(1);
-    host >= longest.saturating_mul(WARP_RATIO)
+    warps_pay(total.saturating_mul(together), longest, threads)
 }
 
 /// Begins to put the compressed buffers of a plan into device memory; none: they are for the host.

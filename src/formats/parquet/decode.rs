@@ -297,7 +297,7 @@ pub(super) fn side_by_side(
     };
     let threads = match bytes < ALONE {
         true => 1,
-        false => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        false => threads(),
     };
     thread::scope(|scope| {
         for _ in 1..threads.min(units) {
@@ -307,6 +307,11 @@ pub(super) fn side_by_side(
         all();
     });
     failed.into_inner().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Threads that decode at once, at most.
+pub(super) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// What the crate decodes a column with.

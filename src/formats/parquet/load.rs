@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::chunks::{self, Chunk};
-use super::decode::{decode, schema_of, side_by_side};
+use super::decode::{decode, schema_of, side_by_side, threads};
 use super::device;
 use super::fetch::{self, ChunkPlan};
 use super::prune::prune;
@@ -101,6 +101,7 @@ impl Parquet {
         self.fetch(context, &plans, &mut found, limit)?;
         let mut chunks: Vec<Chunk> = found.into_iter().flatten().collect();
         chunks::check_cost(self, &chunks, limit)?;
+        let able = able.map(|able| able.for_chunks(self, &chunks, threads() as u64));
         let mut made = device::decode(self, context, parts, roots, &chunks, able.as_ref())?;
         let rest: Vec<usize> = (0..roots.len()).filter(|at| made[*at].is_none()).collect();
         // What the device gave up on, the host has to see.

@@ -10,8 +10,11 @@ use super::pages::{Page, PageKind};
 use super::reader::Parquet;
 use super::select::{Part, Root};
 use super::shape::{self, Shape};
-use crate::engine::{Context, DecompressCodec, ParquetConversion, ParquetEncoding};
+use crate::engine::{Context, DecompressCodec, ParquetConversion, ParquetEncoding, warps_pay};
 use crate::error::Result;
+
+/// A page of so many bytes takes a warp 3 ms at most.
+const SHORT: u64 = 32 << 10;
 
 /// What the device can do: it has kernels for pages, and decompresses some codecs.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +31,23 @@ impl Able {
             }
         }
         Ok(able)
+    }
+
+    /// Without what a warp decompresses from end to end, LZ4, where these pages are few and long:
+    /// threads of the host are done with their columns sooner.
+    pub(super) fn for_chunks(mut self, parquet: &Parquet, chunks: &[Chunk], threads: u64) -> Self {
+        let metadata = parquet.metadata();
+        let is_lz4 = |chunk: &&Chunk| {
+            let column = metadata.row_group(chunk.row_group).column(chunk.plan.leaf);
+            codec(column.compression()) == Some(Some(DecompressCodec::Lz4Block))
+        };
+        let pages = chunks.iter().filter(is_lz4).flat_map(|c| &c.pages);
+        let sizes = pages.map(|page| u64::from(page.header.uncompressed));
+        let (total, longest) = sizes.fold((0, 0), |(t, l): (u64, u64), s| (t + s, l.max(s)));
+        if longest > SHORT && !warps_pay(total, longest, threads) {
+            self.0.retain(|codec| *codec != DecompressCodec::Lz4Block);
+        }
+        self
     }
 
     /// Whether pages that are compressed so are for the device.
