@@ -333,18 +333,18 @@ void rates(gds_context_t *context) {
 
 // ---- nvCOMP --------------------------------------------------------------------------------
 
-// The library's own word for what decompresses Zstandard and gzip.
+// The library's own word for what decompresses Zstandard.
 std::string who_decompresses(gds_context_t *context, const std::string &path) {
     char text[4096];
     GDS_OK(gds_explain(context, path.c_str(), text, sizeof text, nullptr));
     std::string all = text;
-    const size_t at = all.find("Zstandard and gzip");
+    const size_t at = all.find("Zstandard");
     if (at == std::string::npos) return "";
     return all.substr(at, all.find('\n', at) - at);
 }
 
 bool by_library(const std::string &path) {
-    return path.find("zstd") != std::string::npos || path.find("gzip") != std::string::npos;
+    return path.find("zstd") != std::string::npos;
 }
 
 // In a process of its own, where GDS_NVCOMP_LIBRARY is set: it is read once. The files are those

@@ -75,9 +75,9 @@
  *               libcufile are loaded at run time; nothing needs them to link or start.
  *               The environment variable GDS_CUFILE_LIBRARY is the path of the libcufile
  *               to load; it is read once, when cuFile is first considered.
- *               GDS_NVCOMP_LIBRARY is the path of an nvCOMP, or "auto": Zstandard and gzip
- *               are decompressed by it on the GPU. For trusted files only: nvCOMP does not
- *               check what it is given. Unset, the host decompresses them.
+ *               GDS_NVCOMP_LIBRARY is the path of an nvCOMP, or "auto": many short
+ *               Zstandard pages are decompressed by it on the GPU. For trusted files only:
+ *               nvCOMP does not check what it is given. Unset, the host decompresses them.
  *   Callbacks   Must not throw or longjmp. The comment names the thread.
  *   fork        Not after the first gds_context_open(): calls that take a handle answer
  *               GDS_STATUS_FORKED in the child, and closing there does nothing.

@@ -381,7 +381,7 @@ fn pages_of_parquet_are_decompressed_by_it_and_what_it_refuses_by_the_host() {
     let _one = alone();
     for fake in fakes() {
         let (device, host) = (fake.context(), context());
-        let table = table(5000);
+        let table = table(3000);
         let codecs = [
             Compression::ZSTD(ZstdLevel::default()),
             Compression::GZIP(GzipLevel::default()),
@@ -404,7 +404,10 @@ fn pages_of_parquet_are_decompressed_by_it_and_what_it_refuses_by_the_host() {
             let before = fake.ask("fake_chunks");
             let batch = open(&bytes).load(&device, &Selection::default()).unwrap();
             let pages = fake.ask("fake_chunks") - before;
-            assert!(pages >= 3 * 7, "{codec}: {pages} pages");
+            // A page of gzip may have several members, which it does not take.
+            let wanted = matches!(codec, Compression::ZSTD(_));
+            assert_eq!(pages >= 3 * 4, wanted, "{codec}: {pages} pages");
+            assert!(wanted || pages == 0, "{codec}: {pages} pages");
             assert_eq!(record_batch(&device, &batch), table);
             // Damage anywhere is answered as the host answers it.
             let (mut same, mut refused) = (0, 0);

@@ -199,7 +199,7 @@ pub fn load() -> Result<&'static Nvcomp> {
         None => Err(Error::new(
             ErrorKind::NotSupported,
             format!(
-                "nvCOMP is not asked for: Zstandard and gzip are decompressed on the host; for \
+                "nvCOMP is not asked for: Zstandard is decompressed on the host; for \
                  files that you trust, set {LIBRARY_VARIABLE} to `auto` or to the path of \
                  libnvcomp.so.5"
             ),

@@ -83,7 +83,7 @@ fn facts(shared: &Shared, file: &FileInner) -> Vec<(String, String)> {
         ("resident".to_owned(), resident(file)),
         ("device".to_owned(), info.name.clone()),
         (
-            "Zstandard and gzip".to_owned(),
+            "Zstandard".to_owned(),
             match shared.device.library() {
                 Ok(library) => format!("on the device, by {library}"),
                 Err(error) => format!("on the host: {}", error.message()),

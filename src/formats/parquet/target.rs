@@ -1,5 +1,7 @@
 //! Which columns the device decodes, and what becomes of their values.
 
+use std::collections::HashSet;
+
 use arrow_schema::DataType::{self, FixedSizeBinary};
 use arrow_schema::{FieldRef, TimeUnit};
 use parquet::basic::{Compression, Type};
@@ -25,7 +27,9 @@ impl Able {
     pub(super) fn of(context: &Context) -> Result<Self> {
         use DecompressCodec as C;
         let mut able = Self::default();
-        for codec in [C::Snappy, C::Lz4Block, C::Zstd, C::Gzip] {
+        // Not gzip, which only nvCOMP takes: a page may have several members, at which nvCOMP 5.1
+        // breaks the device's context.
+        for codec in [C::Snappy, C::Lz4Block, C::Zstd] {
             if context.can_decompress(codec)? {
                 able.0.push(codec);
             }
@@ -33,19 +37,25 @@ impl Able {
         Ok(able)
     }
 
-    /// Without what a warp decompresses from end to end, LZ4, where these pages are few and long:
-    /// threads of the host are done with their columns sooner.
+    /// Without what is decompressed from end to end by a warp, LZ4, or by as much of nvCOMP,
+    /// Zstandard, where these pages are few and long: threads of the host, which in the end take a
+    /// column each, are done with theirs sooner.
     pub(super) fn for_chunks(mut self, parquet: &Parquet, chunks: &[Chunk], threads: u64) -> Self {
         let metadata = parquet.metadata();
-        let is_lz4 = |chunk: &&Chunk| {
+        let of = |chunk: &Chunk| {
             let column = metadata.row_group(chunk.row_group).column(chunk.plan.leaf);
-            codec(column.compression()) == Some(Some(DecompressCodec::Lz4Block))
+            codec(column.compression()).flatten()
         };
-        let pages = chunks.iter().filter(is_lz4).flat_map(|c| &c.pages);
-        let sizes = pages.map(|page| u64::from(page.header.uncompressed));
-        let (total, longest) = sizes.fold((0, 0), |(t, l): (u64, u64), s| (t + s, l.max(s)));
-        if longest > SHORT && !warps_pay(total, longest, threads) {
-            self.0.retain(|codec| *codec != DecompressCodec::Lz4Block);
+        for one in [DecompressCodec::Lz4Block, DecompressCodec::Zstd] {
+            let own = || chunks.iter().filter(|chunk| of(chunk) == Some(one));
+            let columns: HashSet<usize> = own().map(|chunk| chunk.plan.leaf).collect();
+            let pages = own().flat_map(|chunk| &chunk.pages);
+            let sizes = pages.map(|page| u64::from(page.header.uncompressed));
+            let (total, longest) = sizes.fold((0, 0), |(t, l): (u64, u64), s| (t + s, l.max(s)));
+            let threads = threads.min(columns.len() as u64);
+            if longest > SHORT && !warps_pay(total, longest, threads) {
+                self.0.retain(|able| *able != one);
+            }
         }
         self
     }
