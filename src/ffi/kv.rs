@@ -407,6 +407,7 @@ fn config_of(given: &gds_kv_config_t) -> Outcome<KvConfig> {
         exclusive: choice("exclusive", given.exclusive, standard.exclusive)?,
         max_batch_bytes: memory(u64::from(given.max_batch_bytes), standard.max_batch_bytes),
         pending_bytes: memory(given.pending_bytes, standard.pending_bytes),
+        checkpoint_threads: standard.checkpoint_threads,
         level,
     })
 }

@@ -11,6 +11,27 @@ pub use std::sync::atomic;
 #[cfg(not(gds_shuttle))]
 pub use std::thread;
 
+/// Starts a thread of a scope. Shuttle's have no names.
+#[cfg(not(gds_shuttle))]
+pub fn spawn_in<'scope, R: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    run: impl FnOnce() -> R + Send + 'scope,
+) -> std::io::Result<thread::ScopedJoinHandle<'scope, R>> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn_scoped(scope, run)
+}
+
+/// As above.
+#[cfg(gds_shuttle)]
+pub fn spawn_in<'scope, R: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    _name: &str,
+    run: impl FnOnce() -> R + Send + 'scope,
+) -> std::io::Result<thread::ScopedJoinHandle<'scope, R>> {
+    Ok(scope.spawn(run))
+}
+
 /// The locks of the standard library.
 pub mod standard {
     #[cfg(gds_shuttle)]

@@ -1,25 +1,26 @@
 //! The keys that changed, as a checkpoint takes them from the index and comes back to it.
 //!
 //! They are taken and changed shard by shard, a few under each lock: a shard's part of the table
-//! stays near the processor, and no commit waits long. Only numbers are sorted for the order in
-//! which values go into pages; the keys stay where they are. Values are copied out: the memory of
-//! each is touched once here, and once when it is let go.
+//! stays near the processor, and no commit waits long. A group has a part for each thread, which
+//! takes and sorts what its shards have; then each stores a range of the keys of all parts. What
+//! is taken lies there as pages will have it, and only numbers are sorted.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::index::{Entry, Index, Shard};
-use super::key::Key;
-use super::pages::{Packer, Place};
-use super::reference::{Reference, SlotRef};
-use crate::error::Result;
+use super::page::{SLOT_HEADER, put_slot, slot_bytes};
+use super::reference::Reference;
 use crate::kv::wal::Lsn;
 
 /// Keys that are taken or changed under one lock.
 const AT_ONCE: usize = 64;
-/// Keys and bytes of values at which a group is stored before more are taken: what a checkpoint
-/// needs of memory.
+/// Keys and bytes at which a group is stored before more are taken: what a checkpoint needs of
+/// memory.
 const GROUP_KEYS: usize = 512 << 10;
-const GROUP_BYTES: usize = 64 << 20;
+const GROUP_BYTES: usize = 96 << 20;
+/// Entries that are asked of memory at once.
+pub(crate) const AHEAD: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
@@ -34,18 +35,16 @@ enum What {
 }
 
 /// A version of a key that changed.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
-    pub key: Key,
     pub hash: u64,
     pub lsn: Lsn,
-    /// Where its value is among the group's bytes.
+    /// Where its slot is among those of its part.
     start: usize,
-    len: u32,
-    /// Number of the meta block that has its entry.
-    pub seq: u32,
+    key_len: u32,
+    /// Bytes of the value.
+    pub len: u32,
     what: What,
-    place: Option<Place>,
 }
 
 impl Taken {
@@ -58,102 +57,223 @@ impl Taken {
         self.what == What::Deleted
     }
 
-    /// Where its value is now, if it was in memory when it was taken and is written.
-    pub fn slot(&self, packer: &Packer<'_>) -> Option<SlotRef> {
-        let place = self.place.filter(|_| !self.is_delete())?;
-        packer.slot(place, self.len)
+    /// Whether the value was on the disk already.
+    pub fn is_stored(&self) -> bool {
+        self.what == What::Stored
     }
 }
 
-/// Versions that are stored together, in the order of the shards.
+/// What one thread took, in the order of the shards.
 #[derive(Debug, Default)]
-pub(crate) struct Group {
+pub(crate) struct Part {
     pub all: Vec<Taken>,
-    values: Vec<u8>,
+    /// What pages will hold of them.
+    slots: Vec<u8>,
+    /// Those that are stored by this group, in the order of their keys: the first bytes of each
+    /// that differ, which decide nearly always and lie side by side, and its number.
+    order: Vec<(u64, u32)>,
+    /// Bytes that all keys of the group begin with.
+    common: usize,
+    /// Shards that are not taken yet.
+    shards: Range<usize>,
 }
 
-impl Group {
-    pub fn is_full(&self) -> bool {
-        self.all.len() >= GROUP_KEYS || self.values.len() >= GROUP_BYTES
+impl Part {
+    pub fn key(&self, taken: &Taken) -> &[u8] {
+        let start = taken.start + SLOT_HEADER;
+        &self.slots[start..start + taken.key_len as usize]
     }
 
-    pub fn clear(&mut self) {
+    fn key_of(&self, n: u32) -> &[u8] {
+        self.key(&self.all[n as usize])
+    }
+
+    /// What pages hold of it.
+    pub fn slot(&self, taken: &Taken) -> &[u8] {
+        let size = slot_bytes(taken.key_len as usize, taken.len as usize);
+        &self.slots[taken.start..taken.start + size]
+    }
+
+    /// Takes what changed in its shards, until it is full.
+    pub fn take(&mut self, index: &Index, parts: usize) {
         self.all.clear();
-        self.values.clear();
+        self.slots.clear();
+        let full = |part: &Self| {
+            part.all.len() >= GROUP_KEYS / parts || part.slots.len() >= GROUP_BYTES / parts
+        };
+        while !full(self)
+            && let Some(shard) = self.shards.next()
+        {
+            index.take_changed(shard, self);
+        }
     }
 
     fn add(&mut self, entry: &Entry, hash: u64) {
-        let mut add = |lsn, what, value: &[u8]| {
+        let key = entry.key.bytes();
+        let mut add = |lsn, what, value: Option<&[u8]>| {
             self.all.push(Taken {
-                key: entry.key.clone(),
                 hash,
                 lsn,
-                start: self.values.len(),
-                len: value.len() as u32,
-                seq: 0,
+                start: self.slots.len(),
+                key_len: key.len() as u32,
+                len: value.map_or(0, <[u8]>::len) as u32,
                 what,
-                place: None,
             });
-            self.values.extend_from_slice(value);
+            put_slot(&mut self.slots, key, lsn, value);
         };
         match &entry.reference {
-            Reference::Inline(value) => add(entry.lsn, What::Small, value),
-            Reference::Tombstone => add(entry.lsn, What::Deleted, &[]),
-            _ => add(entry.lsn, What::Stored, &[]),
+            Reference::Inline(value) => add(entry.lsn, What::Small, Some(value)),
+            Reference::Tombstone => add(entry.lsn, What::Deleted, None),
+            _ => add(entry.lsn, What::Stored, None),
         }
         // What snapshots hold must not stay in memory either.
         for version in entry.older.iter().flat_map(|o| o.iter()) {
             if let Reference::Inline(value) = &version.reference {
-                add(version.lsn, What::Older, value);
+                add(version.lsn, What::Older, Some(value));
             }
         }
     }
 
-    /// The numbers of all in the order of their keys.
-    pub fn in_order(&self) -> Vec<u32> {
-        let first = self.all.first().map_or(&[][..], |t| t.key.bytes());
-        let same = |key: &[u8]| key.iter().zip(first).take_while(|(a, b)| a == b).count();
-        let common = self.all.iter().fold(first.len(), |common, taken| {
-            let key = taken.key.bytes();
-            match key.get(..common) == first.get(..common) {
-                true => common,
-                false => same(key).min(common),
+    /// What all its keys begin with; `None` without any.
+    fn prefix(&self) -> Option<&[u8]> {
+        let first = self.key(self.all.first()?);
+        Some(self.all.iter().fold(first, |prefix, taken| {
+            let key = self.key(taken);
+            match key.starts_with(prefix) {
+                true => prefix,
+                false => &prefix[..same(prefix, key)],
             }
-        });
-        // The first bytes that differ decide nearly always, and lie side by side.
-        let words = self.all.iter().map(|t| word(&t.key.bytes()[common..]));
-        let mut order: Vec<(u64, u32)> = words.zip(0..).collect();
+        }))
+    }
+
+    /// Sorts the numbers of what is to be stored by their keys.
+    pub fn sort(&mut self) {
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        let all = self.all.iter().zip(0..).filter(|(t, _)| !t.is_stored());
+        order.extend(all.map(|(t, n)| (word(&self.key(t)[self.common..]), n)));
         order.sort_unstable_by(|a, b| {
-            let keys = || self.all[a.1 as usize].key.cmp(&self.all[b.1 as usize].key);
+            let keys = || self.key_of(a.1).cmp(self.key_of(b.1));
             a.0.cmp(&b.0).then_with(keys)
         });
-        order.into_iter().map(|(_, n)| n).collect()
+        self.order = order;
     }
 
-    /// Puts the values into pages, and deletes where `deletes` says so. Neighbours in key order
-    /// share pages. After a failure, what was written has its place all the same.
-    pub fn pack(&mut self, order: &[u32], packer: &mut Packer<'_>, deletes: bool) -> Result<()> {
-        for n in order {
-            let taken = &mut self.all[*n as usize];
-            let start = taken.start;
-            let value = match taken.what {
-                What::Stored => continue,
-                What::Deleted if !deletes => continue,
-                What::Deleted => None,
-                What::Small | What::Older => Some(&self.values[start..start + taken.len as usize]),
-            };
-            taken.place = Some(packer.push(taken.key.bytes(), taken.lsn, value)?);
+    /// Where in its order the keys from this one on begin.
+    fn first_from(&self, bound: (u64, &[u8])) -> usize {
+        let before = |(word, n): &(u64, u32)| (*word, self.key_of(*n)) < bound;
+        self.order.partition_point(before)
+    }
+
+    /// The numbers of what is of one shard each, as many as may be changed under one lock.
+    pub fn pieces(&self) -> impl Iterator<Item = Range<usize>> {
+        let number = |t: &Taken| Index::number(t.hash);
+        let shards = self.all.chunk_by(move |a, b| number(a) == number(b));
+        let sizes = shards.flat_map(|shard| shard.chunks(AT_ONCE).map(<[Taken]>::len));
+        sizes.scan(0, |start, size| {
+            *start += size;
+            Some(*start - size..*start)
+        })
+    }
+}
+
+/// Versions that are stored together: a part for each thread.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub parts: Vec<Part>,
+}
+
+/// Which of each part's order is in a range of keys.
+pub(crate) type Span = Vec<Range<usize>>;
+
+impl Group {
+    pub fn new(index: &Index, parts: usize) -> Self {
+        let (shards, parts) = (index.shards(), parts.max(1));
+        let part = |n| Part {
+            shards: shards * n / parts..shards * (n + 1) / parts,
+            ..Part::default()
+        };
+        Self {
+            parts: (0..parts).map(part).collect(),
         }
-        packer.finish()
     }
 
-    /// Parts of one shard each, to be changed under one lock.
-    pub fn parts(&self) -> impl Iterator<Item = &[Taken]> {
-        let shards = self
-            .all
-            .chunk_by(|a, b| Index::number(a.hash) == Index::number(b.hash));
-        shards.flat_map(|shard| shard.chunks(AT_ONCE))
+    /// Whether there may be more to take.
+    pub fn has_more(&self) -> bool {
+        self.parts.iter().any(|part| !part.shards.is_empty())
     }
+
+    /// Finds out what all keys begin with, before they are sorted.
+    pub fn set_common(&mut self) {
+        let prefixes = self.parts.iter().filter_map(Part::prefix);
+        let common = prefixes.reduce(|a, b| &a[..same(a, b)]);
+        let common = common.map_or(0, <[u8]>::len);
+        for part in &mut self.parts {
+            part.common = common;
+        }
+    }
+
+    /// Ranges of keys, about as long as each other, one for each part.
+    pub fn spans(&self) -> Vec<Span> {
+        let count = self.parts.len();
+        let longest = self.parts.iter().max_by_key(|part| part.order.len());
+        let bound = |n: usize| {
+            let part = longest.filter(|_| n < count)?;
+            let (word, n) = *part.order.get(part.order.len() * n / count)?;
+            Some((word, part.key_of(n)))
+        };
+        let mut from = vec![0; count];
+        let mut spans = Vec::with_capacity(count);
+        for n in 1..=count {
+            let bound = bound(n);
+            let end = |part: &Part| bound.map_or(part.order.len(), |bound| part.first_from(bound));
+            let to: Vec<usize> = self.parts.iter().map(end).collect();
+            spans.push(from.iter().zip(&to).map(|(from, to)| *from..*to).collect());
+            from = to;
+        }
+        spans
+    }
+
+    /// The next few of a span in the order of their keys: part and number of each. Memory has
+    /// been asked for them.
+    pub fn next_of(&self, span: &mut Span, into: &mut Vec<(u32, u32)>) {
+        into.clear();
+        while into.len() < AHEAD {
+            let mut first: Option<(usize, (u64, u32))> = None;
+            for (at, (range, part)) in span.iter().zip(&self.parts).enumerate() {
+                let Some(head) = part.order[..range.end].get(range.start) else {
+                    continue;
+                };
+                let is_less = |(other, least): (usize, (u64, u32))| {
+                    let keys = || part.key_of(head.1).cmp(self.parts[other].key_of(least.1));
+                    head.0.cmp(&least.0).then_with(keys).is_lt()
+                };
+                if first.is_none_or(is_less) {
+                    first = Some((at, *head));
+                }
+            }
+            let Some((at, (_, n))) = first else {
+                break;
+            };
+            into.push((at as u32, n));
+            span[at].start += 1;
+        }
+        let start = |&(part, n): &(u32, u32)| {
+            let part = &self.parts[part as usize];
+            (part, part.all[n as usize].start)
+        };
+        let lines = |(part, start): (&Part, usize)| {
+            let line = |n: usize| part.slots.get(start + 64 * n).copied().unwrap_or(0);
+            line(0) ^ line(1) ^ line(2)
+        };
+        let all = into.iter().map(start).map(lines);
+        std::hint::black_box(all.fold(0, |sum, byte| sum ^ byte));
+    }
+}
+
+/// How many bytes two keys begin with alike.
+fn same(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// The first eight bytes as a number that is in their order, zeroes where there are fewer.
@@ -166,46 +286,81 @@ fn word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(word).swap_bytes()
 }
 
+impl Shard {
+    /// Asks memory for the entries of these hashes, and for values in memory: all at once, where
+    /// whoever needs one after the other would wait for each.
+    fn ask(&self, hashes: impl Iterator<Item = u64>) {
+        let mut found: [Option<&Entry>; AHEAD] = [None; AHEAD];
+        for (found, hash) in found.iter_mut().zip(hashes) {
+            // Whatever has the hash's few bits: nearly always the one.
+            *found = self.table.find(hash, |_| true);
+        }
+        let value = |entry: &Entry| match &entry.reference {
+            Reference::Inline(value) => {
+                let line = |n: usize| value.get(n * 64).copied().unwrap_or(0);
+                line(0) ^ line(1) ^ line(2)
+            }
+            _ => 0,
+        };
+        let lsns = found.iter().flatten().fold(0, |sum, e| sum ^ e.lsn);
+        let bytes = found.iter().flatten().fold(0, |sum, e| sum ^ value(e));
+        std::hint::black_box((lsns, bytes));
+    }
+}
+
 impl Index {
     /// Takes the changed keys of shard `n`, and what they hold in memory, and makes them clean.
-    pub fn take_changed(&self, n: usize, group: &mut Group) {
+    pub fn take_changed(&self, n: usize, part: &mut Part) {
         // Until its turn comes a key says that it changed, and is not listed again.
         let hashes = std::mem::take(&mut self.shards[n].write().dirty);
         for some in hashes.chunks(AT_ONCE) {
             let mut shard = self.shards[n].write();
-            for &hash in some {
-                let hasher = self.hasher;
-                let changed = |e: &Entry| e.dirty && hasher.hash(e.key.bytes()) == hash;
-                if let Some(entry) = shard.table.find_mut(hash, changed) {
-                    entry.dirty = false;
-                    group.add(entry, hash);
+            for few in some.chunks(AHEAD) {
+                shard.ask(few.iter().copied());
+                for &hash in few {
+                    let hasher = self.hasher;
+                    let changed = |e: &Entry| e.dirty && hasher.hash(e.key.bytes()) == hash;
+                    if let Some(entry) = shard.table.find_mut(hash, changed) {
+                        entry.dirty = false;
+                        part.add(entry, hash);
+                    }
                 }
             }
         }
         self.dirty.fetch_sub(hashes.len() as u64, Relaxed);
     }
 
-    /// Calls `change` for each of a part of a group that was not on the disk, with the key's entry
-    /// if it is there, under the shard's write lock. What it hands out is dropped after that.
+    /// Calls `change` for each of these numbers of a part that was not on the disk, with the key's
+    /// entry if it is there, under the shard's write lock. What it hands out is dropped after that.
     pub fn change(
         &self,
-        part: &[Taken],
-        change: &mut dyn FnMut(Option<&mut Entry>, &Taken) -> Option<Reference>,
+        part: &Part,
+        numbers: Range<usize>,
+        change: &mut dyn FnMut(Option<&mut Entry>, usize) -> Option<Reference>,
     ) {
-        let Some(first) = part.first() else { return };
+        let Some(first) = part.all.get(numbers.start) else {
+            return;
+        };
         let ordered = self.is_ordered();
         let (mut before, mut after) = (0, 0);
-        let mut gone = Vec::with_capacity(part.len());
+        let mut gone = Vec::with_capacity(numbers.len());
         let mut shard = self.shards[Self::number(first.hash)].write();
-        for taken in part.iter().filter(|t| t.what != What::Stored) {
-            let entry = shard.table.find_mut(taken.hash, |e| e.key == taken.key);
-            let Some(entry) = entry else {
-                gone.extend(change(None, taken));
-                continue;
-            };
-            before += entry.cost(ordered);
-            gone.extend(change(Some(entry), taken));
-            after += entry.cost(ordered);
+        let mut numbers = numbers.filter(|n| !part.all[*n].is_stored()).peekable();
+        while numbers.peek().is_some() {
+            let few: Vec<usize> = numbers.by_ref().take(AHEAD).collect();
+            shard.ask(few.iter().map(|n| part.all[*n].hash));
+            for n in few {
+                let taken = &part.all[n];
+                let key = part.key(taken);
+                let entry = shard.table.find_mut(taken.hash, |e| e.key.bytes() == key);
+                let Some(entry) = entry else {
+                    gone.extend(change(None, n));
+                    continue;
+                };
+                before += entry.cost(ordered);
+                gone.extend(change(Some(entry), n));
+                after += entry.cost(ordered);
+            }
         }
         drop(shard);
         self.add_cost(before, after);
@@ -235,75 +390,114 @@ mod tests {
         Reference::Inline(Arc::from(text.as_bytes()))
     }
 
-    fn taken(index: &Index) -> Group {
-        let mut group = Group::default();
-        for n in 0..index.shards() {
-            index.take_changed(n, &mut group);
+    fn taken(index: &Index, parts: usize) -> Group {
+        let mut group = Group::new(index, parts);
+        for part in &mut group.parts {
+            part.take(index, parts);
         }
+        assert!(!group.has_more());
+        group.set_common();
+        group.parts.iter_mut().for_each(Part::sort);
         group
+    }
+
+    fn all(group: &Group) -> Vec<Taken> {
+        group
+            .parts
+            .iter()
+            .flat_map(|part| &part.all)
+            .copied()
+            .collect()
     }
 
     #[test]
     fn changed_keys_are_taken_once_with_what_they_hold_in_memory() {
-        let index = Index::new(true);
-        for n in 0..1000u32 {
-            index.apply(&n.to_le_bytes(), 1, inline("older"), |_| false);
-            index.apply(&n.to_le_bytes(), 2, inline("kept"), |_| n == 7);
+        for parts in [1, 3] {
+            let index = Index::new(true);
+            for n in 0..1000u32 {
+                index.apply(&n.to_le_bytes(), 1, inline("older"), |_| false);
+                index.apply(&n.to_le_bytes(), 2, inline("kept"), |_| n == 7);
+            }
+            index.apply(&8u32.to_le_bytes(), 3, Reference::Tombstone, |_| false);
+            let group = taken(&index, parts);
+            assert_eq!((all(&group).len(), index.dirty()), (1001, 0));
+            let newest = all(&group).iter().filter(|t| t.is_newest()).count();
+            let bytes: u32 = all(&group).iter().map(|t| t.len).sum();
+            assert_eq!((newest, bytes), (1000, 999 * 4 + 5));
+            assert!(all(&taken(&index, parts)).is_empty());
+            // Once more after a failure, and not twice.
+            for t in all(&group).iter().chain(&all(&group)) {
+                index.mark_dirty(t.hash);
+            }
+            assert_eq!(
+                (index.dirty(), all(&taken(&index, parts)).len()),
+                (1000, 1001)
+            );
         }
-        index.apply(&8u32.to_le_bytes(), 3, Reference::Tombstone, |_| false);
-        let group = taken(&index);
-        assert_eq!((group.all.len(), index.dirty()), (1001, 0));
-        let newest = group.all.iter().filter(|t| t.is_newest()).count();
-        assert_eq!((newest, group.values.len()), (1000, 999 * 4 + 5));
-        assert!(taken(&index).all.is_empty());
-        // Once more after a failure, and not twice.
-        for t in group.all.iter().chain(&group.all) {
-            index.mark_dirty(t.hash);
-        }
-        assert_eq!((index.dirty(), taken(&index).all.len()), (1000, 1001));
     }
 
     #[test]
-    fn the_order_is_that_of_the_keys_whatever_they_share() {
-        let index = Index::new(false);
+    fn the_order_is_that_of_the_keys_whatever_they_share_and_whoever_has_them() {
         let mut keys: Vec<Vec<u8>> = vec![vec![], vec![0], vec![0, 0], b"x".to_vec()];
         for n in 0..300u32 {
             keys.push(format!("{:03}", n * 7 % 1000).into_bytes());
             keys.push(format!("long and the same for all {n:08}").into_bytes());
         }
         for prefix in [&b""[..], b"p", b"a prefix of more than a word"] {
-            for key in &keys {
-                let key = [prefix, key].concat();
-                if !key.is_empty() {
-                    index.apply(&key, 1, inline(""), |_| false);
+            for parts in [1, 2, 5] {
+                let index = Index::new(false);
+                let keys: std::collections::BTreeSet<Vec<u8>> = keys
+                    .iter()
+                    .map(|key| [prefix, key].concat())
+                    .filter(|key| !key.is_empty())
+                    .collect();
+                for key in &keys {
+                    index.apply(key, 1, inline(""), |_| false);
                 }
+                let group = taken(&index, parts);
+                let spans = group.spans();
+                assert_eq!(spans.len(), parts);
+                let (mut got, mut few) = (Vec::new(), Vec::new());
+                for mut span in spans {
+                    let before = got.len();
+                    loop {
+                        group.next_of(&mut span, &mut few);
+                        if few.is_empty() {
+                            break;
+                        }
+                        let key =
+                            |(at, n): &(u32, u32)| group.parts[*at as usize].key_of(*n).to_vec();
+                        got.extend(few.iter().map(key));
+                    }
+                    assert!(got.len() - before > keys.len() / parts / 2);
+                }
+                assert!(got.iter().eq(&keys));
             }
-            let group = taken(&index);
-            let order = group.in_order();
-            assert_eq!(order.len(), group.all.len());
-            let key = |n: &u32| group.all[*n as usize].key.bytes();
-            assert!(order.windows(2).all(|w| key(&w[0]) < key(&w[1])));
         }
     }
 
     #[test]
-    fn parts_have_one_shard_each_and_all_are_changed() {
+    fn pieces_have_one_shard_each_and_all_are_changed() {
         let index = Index::new(false);
         let keys = if cfg!(miri) { 500 } else { 20_000u32 };
         for n in 0..keys {
             index.apply(&n.to_le_bytes(), 1, inline("x"), |_| false);
         }
-        let group = taken(&index);
+        let group = taken(&index, 2);
         let mut changed = 0;
-        for part in group.parts() {
-            assert!(part.len() <= AT_ONCE);
-            let number = Index::number(part[0].hash);
-            assert!(part.iter().all(|t| Index::number(t.hash) == number));
-            index.change(part, &mut |entry, taken| {
-                assert_eq!(entry.map(|e| e.key.clone()), Some(taken.key.clone()));
-                changed += 1;
-                None
-            });
+        for part in &group.parts {
+            for piece in part.pieces() {
+                assert!(piece.len() <= AT_ONCE);
+                let number = Index::number(part.all[piece.start].hash);
+                let same = |t: &Taken| Index::number(t.hash) == number;
+                assert!(part.all[piece.clone()].iter().all(same));
+                index.change(part, piece, &mut |entry, n| {
+                    let key = part.key(&part.all[n]);
+                    assert_eq!(entry.map(|e| e.key.bytes().to_vec()), Some(key.to_vec()));
+                    changed += 1;
+                    None
+                });
+            }
         }
         assert_eq!(changed, keys);
     }

@@ -19,13 +19,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
 use super::chains::{Chains, Notes};
-use super::changed::{Group, Taken};
-use super::index::Entry;
+use super::changed::{Group, Part};
 use super::key::Key;
-use super::meta::{MetaBlock, MetaBuilder};
-use super::pages::Packer;
+use super::meta::{MetaBlock, MetaBody, MetaBuilder};
+use super::packed::{Packed, change};
 use super::reference::Reference;
-use super::space::{Level, Stream};
+use super::share::{beside, each};
+use super::space::Level;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{Blocks, Disk};
 use crate::kv::superblock::{COMPAT_SUMMARIES, MetaSegment};
@@ -85,7 +85,6 @@ struct Draft<'a> {
     parts: VecDeque<MetaPart>,
     next_seq: u64,
     builder: MetaBuilder,
-    in_block: u64,
     sealed: Vec<Sealed>,
     taken: Vec<u32>,
     dropped: Vec<u32>,
@@ -104,7 +103,6 @@ impl<'a> Draft<'a> {
             parts: meta.parts.clone(),
             next_seq: meta.next_seq,
             builder: MetaBuilder::new(shared.id, shared.space.segment_bytes()),
-            in_block: 0,
             sealed: Vec::new(),
             taken: Vec::new(),
             dropped: Vec::new(),
@@ -117,7 +115,6 @@ impl<'a> Draft<'a> {
     }
 
     fn push(&mut self, key: &[u8], lsn: Lsn, reference: &Reference) -> Result<()> {
-        self.in_block += 1;
         if self.builder.push(key, lsn, reference)? {
             self.seal();
             if self.sealed.len() >= TOGETHER {
@@ -131,11 +128,16 @@ impl<'a> Draft<'a> {
         if self.builder.is_empty() {
             return;
         }
+        let body = self.builder.take();
+        self.seal_body(body);
+    }
+
+    fn seal_body(&mut self, body: MetaBody) {
         self.sealed.push(Sealed {
             number: self.next_seq,
-            payload: self.builder.payload() as u64,
-            bytes: self.builder.finish(self.next_seq),
-            entries: std::mem::take(&mut self.in_block),
+            payload: body.payload() as u64,
+            entries: u64::from(body.entries()),
+            bytes: body.finish(self.next_seq),
         });
         self.next_seq += 1;
     }
@@ -187,52 +189,55 @@ impl<'a> Draft<'a> {
         self.write_sealed()
     }
 
-    /// Small values of a group into pages, entries of its keys, and the index to the pages.
+    /// Takes a group of keys: small values into pages, entries of all, and the index to the pages.
     fn group(&mut self, group: &mut Group) -> Result<()> {
-        let shared = self.shared;
-        let newest = group.all.iter().filter(|t| t.is_newest());
-        self.hashes.extend(newest.map(|t| t.hash));
-        let order = group.in_order();
+        let (shared, parts) = (self.shared, group.parts.len());
+        let all = group.parts.iter_mut().collect();
+        each(all, |part: &mut Part| part.take(&shared.index, parts));
+        group.set_common();
+        each(group.parts.iter_mut().collect(), Part::sort);
+        for part in &group.parts {
+            let newest = part.all.iter().filter(|t| t.is_newest());
+            self.hashes.extend(newest.map(|t| t.hash));
+        }
         // Tombstones lie in pages for repair only: not where room is short.
         let roomy =
             shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
-        let mut packer = Packer::new(shared, Stream::Pages);
-        let packed = group.pack(&order, &mut packer, roomy);
+        let group = &*group;
+        let mut packed = each(group.spans(), |span| Packed::of(shared, group, span, roomy));
         // What was written leaves memory even where there was no room for all.
-        packer.born();
-        let outcome = packed.and_then(|()| self.entries_of(group, &order, &packer));
-        for part in group.parts() {
-            let mut inline = 0;
-            shared.index.change(part, &mut |entry, taken| {
-                let gone = swap(shared, &packer, entry, taken);
-                inline += gone.as_ref().map_or(0, Reference::len);
-                gone
-            });
-            shared.inline_bytes.fetch_sub(inline as i64, Relaxed);
-        }
+        packed.iter().for_each(Packed::born);
+        let (bases, outcome) = self.entries_of(group, &mut packed);
+        let all = group.parts.iter().enumerate().collect();
+        each(all, |(n, part)| change(shared, n, part, &packed, &bases));
         outcome
     }
 
-    /// Entries of what was taken. Where something newer came the log after C has it, and the next
-    /// checkpoint.
-    fn entries_of(&mut self, group: &mut Group, order: &[u32], packer: &Packer<'_>) -> Result<()> {
-        for n in order {
-            let taken = &mut group.all[*n as usize];
-            if !taken.is_newest() {
-                continue;
+    /// Entries of what was taken, and the number of each thread's first block. Where something
+    /// newer came the log after C has it, and the next checkpoint.
+    fn entries_of(&mut self, group: &Group, packed: &mut [Packed<'_>]) -> (Vec<u64>, Result<()>) {
+        let stored = group.parts.iter().try_for_each(|part| {
+            let stored = part.all.iter().filter(|t| t.is_stored());
+            stored.into_iter().try_for_each(|t| self.entry(part.key(t)))
+        });
+        self.seal();
+        let mut outcome = stored;
+        let mut bases = Vec::with_capacity(packed.len());
+        for packed in packed {
+            bases.push(self.next_seq);
+            let (blocks, deletes, whole) = packed.take();
+            for (key, lsn) in deletes {
+                self.deleted(key, lsn);
             }
-            let (key, lsn) = (taken.key.bytes(), taken.lsn);
-            taken.seq = self.next_seq as u32;
-            if taken.is_delete() {
-                self.push(key, lsn, &Reference::Tombstone)?;
-                self.deleted(taken.key.clone(), lsn);
-            } else if let Some(slot) = taken.slot(packer) {
-                self.push(key, lsn, &Reference::Slot(slot))?;
-            } else {
-                self.entry(key)?;
+            for block in blocks {
+                self.seal_body(block);
             }
+            outcome = outcome.and(whole).and_then(|()| match self.sealed.len() {
+                ..TOGETHER => Ok(()),
+                _ => self.write_sealed(),
+            });
         }
-        Ok(())
+        (bases, outcome)
     }
 
     /// The entry of a key as it is now.
@@ -328,30 +333,6 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Swaps a version that was taken to its place in a page, if it is still in memory; what it had
-/// there. The caller holds its shard.
-fn swap(
-    shared: &Shared,
-    packer: &Packer<'_>,
-    mut entry: Option<&mut Entry>,
-    taken: &Taken,
-) -> Option<Reference> {
-    if let Some(entry) = &mut entry
-        && entry.lsn == taken.lsn
-    {
-        entry.seq = taken.seq;
-    }
-    let to = Reference::Slot(taken.slot(packer)?);
-    match entry.and_then(|entry| entry.version_mut(taken.lsn)) {
-        Some(now @ Reference::Inline(_)) => Some(std::mem::replace(now, to)),
-        // Replaced, or let go by the snapshot that held it.
-        _ => {
-            shared.space.died(&to, taken.key.bytes().len(), 0, 0);
-            None
-        }
-    }
-}
-
 /// What is called for every entry: block number, key, version, reference.
 pub(crate) type EachEntry<'a> = dyn FnMut(u64, &[u8], Lsn, Reference) + 'a;
 
@@ -430,20 +411,17 @@ impl Shared {
         self.root.check()?;
         let mark = self.wal.seal_mark()?;
         let mut draft = Draft::new(self, meta, Level::Checkpoint);
-        self.index.settle_order();
-        let stored = (|| {
-            let mut group = Group::default();
-            for shard in 0..self.index.shards() {
-                self.index.take_changed(shard, &mut group);
-                if group.is_full() || shard + 1 == self.index.shards() {
-                    draft.group(&mut group)?;
-                    group.clear();
-                }
+        let threads = self.checkpoint_threads();
+        let store = || {
+            let mut group = Group::new(&self.index, threads);
+            while group.has_more() {
+                draft.group(&mut group)?;
             }
             draft.end_block()?;
             draft.clean()?;
             self.wal.start_after(&mark, None).map(Some)
-        })();
+        };
+        let stored = beside(threads, || self.index.settle_order(), store);
         self.conclude(meta, draft, stored)
     }
 

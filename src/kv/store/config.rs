@@ -64,6 +64,9 @@ pub struct KvConfig {
     pub max_batch_bytes: usize,
     /// Most bytes that wait for the log thread.
     pub pending_bytes: usize,
+    /// Threads of a checkpoint: 0 = up to a third of the processors, 4 at most, where there is
+    /// enough to do.
+    pub checkpoint_threads: usize,
     /// How `open` reaches the disk. The same store may be opened either way.
     pub level: DiskLevel,
 }
@@ -85,6 +88,7 @@ impl Default for KvConfig {
             exclusive: false,
             max_batch_bytes: 1 << 20,
             pending_bytes: 16 << 20,
+            checkpoint_threads: 0,
             level: DiskLevel::File,
         }
     }

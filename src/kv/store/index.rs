@@ -481,7 +481,7 @@ impl Index {
             && !empty
         {
             let keys = ordered.keys();
-            for key in keys.range::<[u8], _>((from, to)).take(most) {
+            for key in keys.range(from, to).take(most) {
                 each(key.bytes());
             }
         }
@@ -492,6 +492,7 @@ impl Index {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::changed::Group;
     use super::*;
 
     fn inline(text: &str) -> Reference {
@@ -544,9 +545,7 @@ mod tests {
         assert_eq!(index.dirty(), 1000);
         index.forget(&7u32.to_le_bytes(), 2);
         assert!(index.with(&7u32.to_le_bytes(), |e| e.is_some()));
-        for n in 0..index.shards() {
-            index.take_changed(n, &mut Default::default());
-        }
+        Group::new(&index, 1).parts[0].take(&index, 1);
         assert_eq!(index.dirty(), 0);
         for n in 0..1000u32 {
             index.forget(&n.to_le_bytes(), 2);

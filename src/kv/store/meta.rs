@@ -49,14 +49,45 @@ impl MetaBuilder {
         Ok(self.bytes.len() >= self.target)
     }
 
+    /// What was collected, as the body of one block; the builder is empty again.
+    pub fn take(&mut self) -> MetaBody {
+        MetaBody {
+            uuid: self.uuid,
+            bytes: std::mem::replace(&mut self.bytes, empty(self.target)),
+            entries: std::mem::take(&mut self.entries),
+        }
+    }
+}
+
+/// The start of a block, with room for entries up to `target` bytes and a usual one.
+fn empty(target: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(target + BLOCK);
+    bytes.resize(META_HEADER, 0);
+    bytes
+}
+
+/// A block without its number.
+#[derive(Debug)]
+pub(crate) struct MetaBody {
+    uuid: u64,
+    /// Room for the header, then the entries.
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl MetaBody {
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
     /// Bytes of the entries.
     pub fn payload(&self) -> usize {
         self.bytes.len() - META_HEADER
     }
 
-    /// The finished block number `seq`; the builder is empty again.
-    pub fn finish(&mut self, seq: u64) -> Vec<u8> {
-        let mut block = std::mem::replace(&mut self.bytes, vec![0; META_HEADER]);
+    /// The finished block number `seq`.
+    pub fn finish(self, seq: u64) -> Vec<u8> {
+        let mut block = self.bytes;
         block.resize(block.len().next_multiple_of(BLOCK), 0);
         let bytes = block.len() as u32;
         block[0..4].copy_from_slice(&META_MAGIC.to_le_bytes());
@@ -66,7 +97,6 @@ impl MetaBuilder {
         block[28..32].copy_from_slice(&self.entries.to_le_bytes());
         let crc = crc32c(0, &block[8..]);
         block[4..8].copy_from_slice(&crc.to_le_bytes());
-        self.entries = 0;
         block
     }
 }
@@ -156,7 +186,7 @@ mod tests {
         b.push(b"dead", 4, &Reference::Tombstone).unwrap();
         let extent = Reference::extent(8192, 4096, vec![1, 2]);
         b.push(&[9; 5000], 5, &extent).unwrap();
-        let block = b.finish(77);
+        let block = b.take().finish(77);
         assert_eq!(block.len(), 8192);
         assert!(b.is_empty());
         let parsed = MetaBlock::parse(&block, 3).unwrap();
@@ -182,6 +212,6 @@ mod tests {
         while !b.push(&[1; 100], 1, &Reference::Tombstone).unwrap() {
             pushed += 1;
         }
-        assert!(pushed > 100 && b.finish(1).len() <= 20 << 10);
+        assert!(pushed > 100 && b.take().finish(1).len() <= 20 << 10);
     }
 }

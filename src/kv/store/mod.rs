@@ -1,7 +1,8 @@
 //! The store: an index in memory over values on a disk.
 //!
 //! `index` has every key; `commit` changes it together with the log; `value` and `pages` write
-//! bytes, `read` verifies them; `checkpoint` makes the index durable; `gc` moves what is alive out
+//! bytes, `read` verifies them; `checkpoint` makes the index durable, `packed` and
+//! `share` what its threads do; `gc` moves what is alive out
 //! of segments that are mostly dead, `space` says when a segment may be written again; `worker` is
 //! the one thread that does both in the background. `open` recovers, `verify` and `repair` look at
 //! everything. `chains` writes summaries of what lies in segments, `summary` is their layout: for
@@ -27,6 +28,7 @@ mod meta;
 mod meter;
 mod open;
 mod ordered;
+mod packed;
 mod page;
 mod pages;
 mod put_writer;
@@ -35,6 +37,7 @@ mod reference;
 mod repair;
 mod root;
 mod scan;
+mod share;
 mod snapshot;
 mod space;
 mod stats;

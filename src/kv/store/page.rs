@@ -28,11 +28,31 @@ pub(crate) fn slot_bytes(key_len: usize, value_len: usize) -> usize {
     SLOT_HEADER + key_len + value_len
 }
 
-/// Collects slots and gives whole pages.
+/// Appends a slot to `into`. `None` = tombstone.
+pub(crate) fn put_slot(into: &mut Vec<u8>, key: &[u8], lsn: Lsn, value: Option<&[u8]>) {
+    let start = into.len();
+    let flag = if value.is_none() { TOMBSTONE } else { 0 };
+    let value = value.unwrap_or(&[]);
+    let mut header = [0; SLOT_HEADER];
+    header[4..8].copy_from_slice(&(key.len() as u32 | flag).to_le_bytes());
+    header[8..16].copy_from_slice(&lsn.to_le_bytes());
+    header[16..20].copy_from_slice(&(value.len() as u32).to_le_bytes());
+    into.reserve(slot_bytes(key.len(), value.len()));
+    into.extend_from_slice(&header);
+    into.extend_from_slice(key);
+    into.extend_from_slice(value);
+    let crc = crc32c(0, &into[start + 4..]);
+    into[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Collects slots in pages that follow each other.
 #[derive(Debug)]
 pub(crate) struct PageBuilder {
     uuid: u64,
+    /// Finished pages, and the one that is being filled.
     bytes: Vec<u8>,
+    /// Where that one starts.
+    at: usize,
     slots: u32,
 }
 
@@ -40,43 +60,39 @@ impl PageBuilder {
     pub fn new(uuid: u64) -> Self {
         Self {
             uuid,
-            bytes: vec![0; PAGE_HEADER],
+            bytes: Vec::new(),
+            at: 0,
             slots: 0,
         }
     }
 
+    /// Whether the page that is being filled holds nothing.
     pub fn is_empty(&self) -> bool {
         self.slots == 0
     }
 
-    /// Bytes of the page if it ended here with one more slot.
-    pub fn bytes_with(&self, key_len: usize, value_len: usize) -> usize {
-        (self.bytes.len() + slot_bytes(key_len, value_len)).next_multiple_of(BLOCK)
+    /// Bytes of the page if it ended here with one more slot of `bytes`.
+    pub fn bytes_with(&self, bytes: usize) -> usize {
+        let now = (self.bytes.len() - self.at).max(PAGE_HEADER);
+        (now + bytes).next_multiple_of(BLOCK)
     }
 
-    /// Adds a slot; answers where it starts and its checksum. `None` = tombstone.
-    pub fn push(&mut self, key: &[u8], lsn: Lsn, value: Option<&[u8]>) -> (u32, u32) {
-        let start = self.bytes.len();
-        let flag = if value.is_none() { TOMBSTONE } else { 0 };
-        let value = value.unwrap_or(&[]);
-        let mut header = [0; SLOT_HEADER];
-        header[4..8].copy_from_slice(&(key.len() as u32 | flag).to_le_bytes());
-        header[8..16].copy_from_slice(&lsn.to_le_bytes());
-        header[16..20].copy_from_slice(&(value.len() as u32).to_le_bytes());
-        self.bytes.reserve(slot_bytes(key.len(), value.len()));
-        self.bytes.extend_from_slice(&header);
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
-        let crc = crc32c(0, &self.bytes[start + 4..]);
-        self.bytes[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+    /// Adds a slot; answers where in the page it starts, and its checksum.
+    pub fn push(&mut self, slot: &[u8]) -> (u32, u32) {
+        if self.slots == 0 {
+            self.bytes.resize(self.at + PAGE_HEADER, 0);
+        }
+        let start = self.bytes.len() - self.at;
+        self.bytes.extend_from_slice(slot);
         self.slots += 1;
-        (start as u32, crc)
+        (start as u32, Reader(slot).u32().unwrap_or(0))
     }
 
-    /// Appends the finished page, whole blocks, to `into`; its bytes. The builder is empty again.
-    pub fn finish(&mut self, into: &mut Vec<u8>) -> u32 {
-        let page = &mut self.bytes;
-        page.resize(page.len().next_multiple_of(BLOCK), 0);
+    /// Ends the page, whole blocks: where it starts, and its bytes.
+    pub fn end_page(&mut self) -> (usize, u32) {
+        let (at, len) = (self.at, self.bytes.len() - self.at);
+        self.bytes.resize(at + len.next_multiple_of(BLOCK), 0);
+        let page = &mut self.bytes[at..];
         let bytes = page.len() as u32;
         page[0..4].copy_from_slice(&PAGE_MAGIC.to_le_bytes());
         page[8..16].copy_from_slice(&self.uuid.to_le_bytes());
@@ -84,11 +100,20 @@ impl PageBuilder {
         page[20..24].copy_from_slice(&self.slots.to_le_bytes());
         let crc = crc32c(0, &page[8..]);
         page[4..8].copy_from_slice(&crc.to_le_bytes());
-        into.extend_from_slice(page);
-        page.clear();
-        page.resize(PAGE_HEADER, 0);
+        self.at = self.bytes.len();
         self.slots = 0;
-        bytes
+        (at, bytes)
+    }
+
+    /// The pages that ended.
+    pub fn pages(&self) -> &[u8] {
+        &self.bytes[..self.at]
+    }
+
+    /// Forgets them. No page is being filled.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.at = 0;
     }
 }
 
@@ -172,14 +197,20 @@ pub(crate) fn value_of<'a>(page: &'a [u8], reference: &SlotRef, key: &[u8]) -> O
 mod tests {
     use super::*;
 
+    fn slot(key: &[u8], lsn: Lsn, value: Option<&[u8]>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_slot(&mut bytes, key, lsn, value);
+        bytes
+    }
+
     #[test]
     fn slots_come_back_and_any_flip_is_seen() {
         let mut b = PageBuilder::new(7);
-        let (start, crc) = b.push(b"a", 1, Some(b"one"));
-        b.push(b"gone", 2, None);
-        b.push(b"empty", 3, Some(b""));
-        let mut page = Vec::new();
-        b.finish(&mut page);
+        let (start, crc) = b.push(&slot(b"a", 1, Some(b"one")));
+        b.push(&slot(b"gone", 2, None));
+        b.push(&slot(b"empty", 3, Some(b"")));
+        assert_eq!(b.end_page(), (0, BLOCK as u32));
+        let page = b.pages().to_vec();
         assert!(b.is_empty() && page.len() == BLOCK && is_whole(&page, 7));
         assert!(!is_whole(&page, 8));
         let all: Vec<_> = slots(&page)
@@ -224,13 +255,16 @@ mod tests {
     #[test]
     fn a_page_grows_to_hold_a_long_key() {
         let mut b = PageBuilder::new(7);
-        assert_eq!(b.bytes_with(65536, 100), 69632);
-        b.push(&[1; 65536], 1, Some(&[2; 100]));
-        let mut pages = Vec::new();
-        assert_eq!((b.finish(&mut pages), pages.len()), (69632, 69632));
+        let long = slot(&[1; 65536], 1, Some(&[2; 100]));
+        assert_eq!(b.bytes_with(long.len()), 69632);
+        b.push(&long);
+        assert_eq!((b.end_page(), b.pages().len()), ((0, 69632), 69632));
         // The next one starts anew.
-        b.push(b"k", 2, Some(b"v"));
-        assert_eq!((b.finish(&mut pages), pages.len()), (4096, 73728));
-        assert!(is_whole(&pages[69632..], 7));
+        b.push(&slot(b"k", 2, Some(b"v")));
+        assert_eq!((b.end_page(), b.pages().len()), ((69632, 4096), 73728));
+        assert!(is_whole(&b.pages()[69632..], 7));
+        b.clear();
+        let (start, _) = b.push(&slot(b"k", 2, Some(b"v")));
+        assert_eq!((start as usize, b.end_page().0), (PAGE_HEADER, 0));
     }
 }

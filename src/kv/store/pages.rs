@@ -6,7 +6,7 @@ use super::Shared;
 use super::config::PAGE_TARGET;
 use super::index::Entry;
 use super::key::Key;
-use super::page::{PageBuilder, slot_bytes};
+use super::page::{PageBuilder, put_slot};
 use super::reference::{Reference, Run, SlotRef};
 use super::space::{Level, Stream};
 use crate::error::Result;
@@ -30,8 +30,8 @@ pub(crate) struct Packer<'a> {
     shared: &'a Shared,
     stream: Stream,
     level: Level,
+    /// Pages that wait to be written.
     builder: PageBuilder,
-    batch: Vec<u8>,
     /// Where each page starts, and its bytes: on the disk for those that are written, in the
     /// batch for the others.
     pages: Vec<(u64, u32)>,
@@ -55,7 +55,6 @@ impl<'a> Packer<'a> {
                 _ => Level::Checkpoint,
             },
             builder: PageBuilder::new(shared.id),
-            batch: Vec::new(),
             pages: Vec::new(),
             written: 0,
             live: 0,
@@ -65,32 +64,30 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Adds a value, or a tombstone.
-    pub fn push(&mut self, key: &[u8], lsn: Lsn, value: Option<&[u8]>) -> Result<Place> {
-        let len = value.map_or(0, <[u8]>::len);
-        if !self.builder.is_empty() && self.builder.bytes_with(key.len(), len) > self.target {
+    /// Adds the slot of a value, or of a tombstone.
+    pub fn push(&mut self, slot: &[u8], is_value: bool) -> Result<Place> {
+        let bytes = slot.len();
+        if !self.builder.is_empty() && self.builder.bytes_with(bytes) > self.target {
             self.end_page()?;
         }
-        let bytes = slot_bytes(key.len(), len);
         if self.builder.is_empty() {
             // Short values: small pages, for a read brings in a whole one. Longer ones would
             // waste the end of a small page.
             let small = bytes <= BLOCK / 8;
             self.target = if small { BLOCK } else { PAGE_TARGET };
         }
-        if value.is_some() {
+        if is_value {
             self.live += bytes as u64;
         }
-        let (start, crc) = self.builder.push(key, lsn, value);
+        let (start, crc) = self.builder.push(slot);
         let page = self.pages.len() as u32;
         Ok(Place { page, start, crc })
     }
 
     fn end_page(&mut self) -> Result<()> {
-        let at = self.batch.len() as u64;
-        let bytes = self.builder.finish(&mut self.batch);
-        self.pages.push((at, bytes));
-        if self.batch.len() + PAGE_TARGET > self.most {
+        let (at, bytes) = self.builder.end_page();
+        self.pages.push((at as u64, bytes));
+        if self.builder.pages().len() + PAGE_TARGET > self.most {
             self.write()?;
         }
         Ok(())
@@ -105,15 +102,15 @@ impl<'a> Packer<'a> {
     }
 
     fn write(&mut self) -> Result<()> {
-        if self.batch.is_empty() {
+        let batch = self.builder.pages();
+        if batch.is_empty() {
             return Ok(());
         }
         let shared = self.shared;
-        let bytes = self.batch.len() as u64;
+        let bytes = batch.len() as u64;
         let run = shared.allocate(self.stream, bytes, bytes, 0, self.level)?;
         self.runs.push((run, 0));
-        let blocks = Blocks::copy_of(&self.batch)?;
-        shared.disk.write(run.offset, &blocks)?;
+        shared.disk.write(run.offset, &Blocks::copy_of(batch)?)?;
         for (offset, _) in &mut self.pages[self.written..] {
             *offset += run.offset;
         }
@@ -123,26 +120,31 @@ impl<'a> Packer<'a> {
         if let Some((_, live)) = self.runs.last_mut() {
             *live = std::mem::take(&mut self.live);
         }
-        self.batch.clear();
+        self.builder.clear();
         Ok(())
     }
 
-    /// Whether there is something that `settle` lets go.
-    fn holds(&self) -> bool {
-        !self.runs.is_empty()
+    /// Whether what is at `place` is written.
+    pub fn is_written(&self, place: Place) -> bool {
+        (place.page as usize) < self.written
     }
 
     /// The value of `len` bytes at `place`, once it is written.
     pub fn slot(&self, place: Place, len: u32) -> Option<SlotRef> {
-        let page = place.page as usize;
-        let (offset, page_bytes) = *self.pages.get(page).filter(|_| page < self.written)?;
+        let written = self.pages.get(place.page as usize);
+        let (page, page_bytes) = *written.filter(|_| self.is_written(place))?;
         Some(SlotRef {
-            page: offset,
+            page,
             page_bytes,
             start: place.start,
             len,
             crc: place.crc,
         })
+    }
+
+    /// Whether there is something that `settle` lets go.
+    fn holds(&self) -> bool {
+        !self.runs.is_empty()
     }
 
     /// Counts all values that were written as live: before anybody can see them, for whoever
@@ -184,6 +186,7 @@ pub(crate) struct PageWriter<'a> {
     /// Checkpoint that must be complete before what was moved out is free.
     checkpoint: u64,
     moved: Vec<Moved>,
+    slot: Vec<u8>,
 }
 
 impl<'a> PageWriter<'a> {
@@ -192,12 +195,15 @@ impl<'a> PageWriter<'a> {
             packer: Packer::new(shared, Stream::Moved),
             checkpoint,
             moved: Vec::new(),
+            slot: Vec::new(),
         }
     }
 
     /// Adds a value that the index has at `from`.
     pub fn push(&mut self, key: &[u8], lsn: Lsn, value: &[u8], from: Reference) -> Result<()> {
-        let place = self.packer.push(key, lsn, Some(value))?;
+        self.slot.clear();
+        put_slot(&mut self.slot, key, lsn, Some(value));
+        let place = self.packer.push(&self.slot, true)?;
         self.moved.push(Moved {
             key: Key::new(key),
             lsn,
@@ -220,7 +226,7 @@ impl<'a> PageWriter<'a> {
         if !self.packer.holds() {
             return;
         }
-        let written = |m: &Moved| self.packer.slot(m.place, m.len).is_some();
+        let written = |m: &Moved| self.packer.is_written(m.place);
         let count = self.moved.partition_point(written);
         for moved in self.moved.drain(..count) {
             if let Some(slot) = self.packer.slot(moved.place, moved.len) {
