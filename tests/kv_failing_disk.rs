@@ -84,6 +84,7 @@ fn run(seed: u64, counts: &mut Counts) -> Result<(), String> {
     let config = KvConfig {
         // Some are small and full, others grow.
         size_bytes: [0, 0, 1 << 20][random.below(3) as usize],
+        checkpoint_threads: 1 + (seed % 2) as usize,
         ..config()
     };
     let mut disk = Arc::new(SimDisk::new(0));

@@ -38,6 +38,7 @@ impl Model {
             size_bytes: if random.below(3) == 0 { 1 << 20 } else { 0 },
             memtable_bytes: 4096 << random.below(4),
             cache_bytes: random.below(2) * 32_768,
+            checkpoint_threads: [1, 2, 5][(seed % 3) as usize],
             ..tiny()
         };
         let disk = Arc::new(SimDisk::new(0));

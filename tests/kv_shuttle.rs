@@ -106,6 +106,7 @@ fn store(config: &KvConfig) -> (Arc<Slow>, Store) {
 fn small() -> KvConfig {
     KvConfig {
         size_bytes: 1 << 20,
+        checkpoint_threads: 2,
         ..tiny()
     }
 }
@@ -187,7 +188,10 @@ fn cleaning_never_takes_what_readers_hold() {
 #[test]
 fn snapshots_and_scans_see_whole_commits() {
     orders(2, || {
-        let (_, store) = store(&tiny());
+        let (_, store) = store(&KvConfig {
+            checkpoint_threads: 2,
+            ..tiny()
+        });
         let commit = |store: &Store, n: u64| {
             let mut batch = Batch::new();
             for key in [b"a", b"b", b"c"] {

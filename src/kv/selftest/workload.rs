@@ -41,6 +41,7 @@ impl Workload {
             cache_bytes: 64 << 10,
             max_batch_bytes: 12 << 10,
             stall: Duration::from_secs(30),
+            checkpoint_threads: 1 + (self.seed % 3) as usize,
             ..KvConfig::default()
         }
     }

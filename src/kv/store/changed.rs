@@ -13,8 +13,8 @@ use super::page::{SLOT_HEADER, put_slot, slot_bytes};
 use super::reference::Reference;
 use crate::kv::wal::Lsn;
 
-/// Keys that are taken or changed under one lock.
-const AT_ONCE: usize = 64;
+/// Keys that are taken or changed under one lock: a commit waits no longer than for so many.
+const AT_ONCE: usize = AHEAD;
 /// Keys and bytes at which a group is stored before more are taken: what a checkpoint needs of
 /// memory.
 const GROUP_KEYS: usize = 512 << 10;
@@ -69,10 +69,11 @@ pub(crate) struct Part {
     pub all: Vec<Taken>,
     /// What pages will hold of them.
     slots: Vec<u8>,
-    /// Those that are stored by this group, in the order of their keys: the first bytes of each
-    /// that differ, which decide nearly always and lie side by side, and its number.
+    /// All in the order of their keys: the first bytes of each that differ, which decide nearly
+    /// always and lie side by side, and its number.
     order: Vec<(u64, u32)>,
-    /// Bytes that all keys of the group begin with.
+    /// Bytes that all its keys begin with, and all of the group.
+    alike: usize,
     common: usize,
     /// Shards that are not taken yet.
     shards: Range<usize>,
@@ -106,6 +107,19 @@ impl Part {
         {
             index.take_changed(shard, self);
         }
+        let first = self.first_key();
+        let alike = self.all.iter().fold(first.len(), |alike, taken| {
+            let key = self.key(taken);
+            match key.starts_with(&first[..alike]) {
+                true => alike,
+                false => same(&first[..alike], key),
+            }
+        });
+        self.alike = alike;
+    }
+
+    fn first_key(&self) -> &[u8] {
+        self.all.first().map_or(&[], |first| self.key(first))
     }
 
     fn add(&mut self, entry: &Entry, hash: u64) {
@@ -134,24 +148,12 @@ impl Part {
         }
     }
 
-    /// What all its keys begin with; `None` without any.
-    fn prefix(&self) -> Option<&[u8]> {
-        let first = self.key(self.all.first()?);
-        Some(self.all.iter().fold(first, |prefix, taken| {
-            let key = self.key(taken);
-            match key.starts_with(prefix) {
-                true => prefix,
-                false => &prefix[..same(prefix, key)],
-            }
-        }))
-    }
-
     /// Sorts the numbers of what is to be stored by their keys.
     pub fn sort(&mut self) {
         let mut order = std::mem::take(&mut self.order);
         order.clear();
-        let all = self.all.iter().zip(0..).filter(|(t, _)| !t.is_stored());
-        order.extend(all.map(|(t, n)| (word(&self.key(t)[self.common..]), n)));
+        let words = self.all.iter().map(|t| word(&self.key(t)[self.common..]));
+        order.extend(words.zip(0..));
         order.sort_unstable_by(|a, b| {
             let keys = || self.key_of(a.1).cmp(self.key_of(b.1));
             a.0.cmp(&b.0).then_with(keys)
@@ -178,7 +180,7 @@ impl Part {
 }
 
 /// Versions that are stored together: a part for each thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Group {
     pub parts: Vec<Part>,
 }
@@ -187,15 +189,18 @@ pub(crate) struct Group {
 pub(crate) type Span = Vec<Range<usize>>;
 
 impl Group {
-    pub fn new(index: &Index, parts: usize) -> Self {
+    /// Everything that changed is to be taken, by so many parts. They keep their memory.
+    pub fn begin(&mut self, index: &Index, parts: usize) {
         let (shards, parts) = (index.shards(), parts.max(1));
-        let part = |n| Part {
-            shards: shards * n / parts..shards * (n + 1) / parts,
-            ..Part::default()
-        };
-        Self {
-            parts: (0..parts).map(part).collect(),
+        self.parts.resize_with(parts, Part::default);
+        for (n, part) in self.parts.iter_mut().enumerate() {
+            part.shards = shards * n / parts..shards * (n + 1) / parts;
         }
+    }
+
+    /// Whether it holds no memory.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
     }
 
     /// Whether there may be more to take.
@@ -205,7 +210,8 @@ impl Group {
 
     /// Finds out what all keys begin with, before they are sorted.
     pub fn set_common(&mut self) {
-        let prefixes = self.parts.iter().filter_map(Part::prefix);
+        let some = self.parts.iter().filter(|part| !part.all.is_empty());
+        let prefixes = some.map(|part| &part.first_key()[..part.alike]);
         let common = prefixes.reduce(|a, b| &a[..same(a, b)]);
         let common = common.map_or(0, <[u8]>::len);
         for part in &mut self.parts {
@@ -258,16 +264,18 @@ impl Group {
             into.push((at as u32, n));
             span[at].start += 1;
         }
-        let start = |&(part, n): &(u32, u32)| {
+        self.ask(into.iter().copied());
+    }
+
+    /// Asks memory for what pages will hold of some: parts and numbers.
+    pub fn ask(&self, some: impl Iterator<Item = (u32, u32)>) {
+        let sum = some.fold(0, |sum, (part, n)| {
             let part = &self.parts[part as usize];
-            (part, part.all[n as usize].start)
-        };
-        let lines = |(part, start): (&Part, usize)| {
+            let start = part.all[n as usize].start;
             let line = |n: usize| part.slots.get(start + 64 * n).copied().unwrap_or(0);
-            line(0) ^ line(1) ^ line(2)
-        };
-        let all = into.iter().map(start).map(lines);
-        std::hint::black_box(all.fold(0, |sum, byte| sum ^ byte));
+            sum ^ line(0) ^ line(1) ^ line(2)
+        });
+        std::hint::black_box(sum);
     }
 }
 
@@ -315,52 +323,45 @@ impl Index {
         let hashes = std::mem::take(&mut self.shards[n].write().dirty);
         for some in hashes.chunks(AT_ONCE) {
             let mut shard = self.shards[n].write();
-            for few in some.chunks(AHEAD) {
-                shard.ask(few.iter().copied());
-                for &hash in few {
-                    let hasher = self.hasher;
-                    let changed = |e: &Entry| e.dirty && hasher.hash(e.key.bytes()) == hash;
-                    if let Some(entry) = shard.table.find_mut(hash, changed) {
-                        entry.dirty = false;
-                        part.add(entry, hash);
-                    }
+            shard.ask(some.iter().copied());
+            for &hash in some {
+                let hasher = self.hasher;
+                let changed = |e: &Entry| e.dirty && hasher.hash(e.key.bytes()) == hash;
+                if let Some(entry) = shard.table.find_mut(hash, changed) {
+                    entry.dirty = false;
+                    part.add(entry, hash);
                 }
             }
         }
         self.dirty.fetch_sub(hashes.len() as u64, Relaxed);
     }
 
-    /// Calls `change` for each of these numbers of a part that was not on the disk, with the key's
-    /// entry if it is there, under the shard's write lock. What it hands out is dropped after that.
+    /// Calls `change` for each of these numbers of a part, with the key's entry if it is there,
+    /// under the shard's write lock.
     pub fn change(
         &self,
         part: &Part,
         numbers: Range<usize>,
-        change: &mut dyn FnMut(Option<&mut Entry>, usize) -> Option<Reference>,
+        change: &mut dyn FnMut(Option<&mut Entry>, usize),
     ) {
         let Some(first) = part.all.get(numbers.start) else {
             return;
         };
         let ordered = self.is_ordered();
         let (mut before, mut after) = (0, 0);
-        let mut gone = Vec::with_capacity(numbers.len());
         let mut shard = self.shards[Self::number(first.hash)].write();
-        let mut numbers = numbers.filter(|n| !part.all[*n].is_stored()).peekable();
-        while numbers.peek().is_some() {
-            let few: Vec<usize> = numbers.by_ref().take(AHEAD).collect();
-            shard.ask(few.iter().map(|n| part.all[*n].hash));
-            for n in few {
-                let taken = &part.all[n];
-                let key = part.key(taken);
-                let entry = shard.table.find_mut(taken.hash, |e| e.key.bytes() == key);
-                let Some(entry) = entry else {
-                    gone.extend(change(None, n));
-                    continue;
-                };
-                before += entry.cost(ordered);
-                gone.extend(change(Some(entry), n));
-                after += entry.cost(ordered);
-            }
+        shard.ask(part.all[numbers.clone()].iter().map(|t| t.hash));
+        for n in numbers {
+            let taken = &part.all[n];
+            let key = part.key(taken);
+            let entry = shard.table.find_mut(taken.hash, |e| e.key.bytes() == key);
+            let Some(entry) = entry else {
+                change(None, n);
+                continue;
+            };
+            before += entry.cost(ordered);
+            change(Some(entry), n);
+            after += entry.cost(ordered);
         }
         drop(shard);
         self.add_cost(before, after);
@@ -391,7 +392,8 @@ mod tests {
     }
 
     fn taken(index: &Index, parts: usize) -> Group {
-        let mut group = Group::new(index, parts);
+        let mut group = Group::default();
+        group.begin(index, parts);
         for part in &mut group.parts {
             part.take(index, parts);
         }
@@ -495,7 +497,6 @@ mod tests {
                     let key = part.key(&part.all[n]);
                     assert_eq!(entry.map(|e| e.key.bytes().to_vec()), Some(key.to_vec()));
                     changed += 1;
-                    None
                 });
             }
         }

@@ -22,13 +22,14 @@ use super::chains::{Chains, Notes};
 use super::changed::{Group, Part};
 use super::key::Key;
 use super::meta::{MetaBlock, MetaBody, MetaBuilder};
-use super::packed::{Packed, change};
+use super::packed::{Entries, Packed, change};
 use super::reference::Reference;
 use super::share::{beside, each};
 use super::space::Level;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{Blocks, Disk};
 use crate::kv::superblock::{COMPAT_SUMMARIES, MetaSegment};
+use crate::kv::sync::Mutex;
 use crate::kv::wal::{Lsn, WalStart};
 
 /// Blocks of the meta log that are written together.
@@ -204,40 +205,44 @@ impl<'a> Draft<'a> {
         let roomy =
             shared.space.may_grow() || shared.space.free_now() > super::config::RESERVE_SEGMENTS;
         let group = &*group;
-        let mut packed = each(group.spans(), |span| Packed::of(shared, group, span, roomy));
+        let notes = Mutex::new(&mut self.notes);
+        let pack = |span| Packed::of(shared, group, span, roomy, &notes);
+        let mut packed = each(group.spans(), pack);
         // What was written leaves memory even where there was no room for all.
         packed.iter().for_each(Packed::born);
-        let (bases, outcome) = self.entries_of(group, &mut packed);
-        let all = group.parts.iter().enumerate().collect();
-        each(all, |(n, part)| change(shared, n, part, &packed, &bases));
-        outcome
+        let (mut base, mut entries) = (self.next_seq, Vec::new());
+        let bases: Vec<u64> = packed
+            .iter_mut()
+            .map(|packed| {
+                let (first, taken) = (base, packed.take());
+                base += taken.0.len() as u64;
+                entries.push(taken);
+                first
+            })
+            .collect();
+        let all: Vec<_> = group.parts.iter().enumerate().collect();
+        let swap = || {
+            each(all, |(n, part)| change(shared, n, part, &packed, &bases));
+        };
+        beside(parts, swap, || self.write_entries(entries))
     }
 
-    /// Entries of what was taken, and the number of each thread's first block. Where something
-    /// newer came the log after C has it, and the next checkpoint.
-    fn entries_of(&mut self, group: &Group, packed: &mut [Packed<'_>]) -> (Vec<u64>, Result<()>) {
-        let stored = group.parts.iter().try_for_each(|part| {
-            let stored = part.all.iter().filter(|t| t.is_stored());
-            stored.into_iter().try_for_each(|t| self.entry(part.key(t)))
-        });
-        self.seal();
-        let mut outcome = stored;
-        let mut bases = Vec::with_capacity(packed.len());
-        for packed in packed {
-            bases.push(self.next_seq);
-            let (blocks, deletes, whole) = packed.take();
+    /// Writes the entries that threads collected. Where something newer came the log after C has
+    /// it, and the next checkpoint.
+    fn write_entries(&mut self, all: Vec<Entries>) -> Result<()> {
+        for (blocks, deletes, whole) in all {
+            whole?;
             for (key, lsn) in deletes {
                 self.deleted(key, lsn);
             }
             for block in blocks {
                 self.seal_body(block);
+                if self.sealed.len() >= TOGETHER {
+                    self.write_sealed()?;
+                }
             }
-            outcome = outcome.and(whole).and_then(|()| match self.sealed.len() {
-                ..TOGETHER => Ok(()),
-                _ => self.write_sealed(),
-            });
         }
-        (bases, outcome)
+        Ok(())
     }
 
     /// The entry of a key as it is now.
@@ -404,18 +409,19 @@ impl Shared {
 
     /// Makes a checkpoint; see the head of this file.
     pub fn checkpoint(&self) -> Result<()> {
-        self.checkpoint_with(&mut self.meta.lock())
+        self.checkpoint_with(&mut self.meta.lock(), &mut Group::default())
     }
 
-    pub fn checkpoint_with(&self, meta: &mut MetaLog) -> Result<()> {
+    /// As `checkpoint`, with the memory of an earlier one.
+    pub fn checkpoint_with(&self, meta: &mut MetaLog, group: &mut Group) -> Result<()> {
         self.root.check()?;
         let mark = self.wal.seal_mark()?;
         let mut draft = Draft::new(self, meta, Level::Checkpoint);
         let threads = self.checkpoint_threads();
+        group.begin(&self.index, threads);
         let store = || {
-            let mut group = Group::new(&self.index, threads);
             while group.has_more() {
-                draft.group(&mut group)?;
+                draft.group(group)?;
             }
             draft.end_block()?;
             draft.clean()?;

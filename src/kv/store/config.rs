@@ -64,8 +64,8 @@ pub struct KvConfig {
     pub max_batch_bytes: usize,
     /// Most bytes that wait for the log thread.
     pub pending_bytes: usize,
-    /// Threads of a checkpoint: 0 = up to a third of the processors, 4 at most, where there is
-    /// enough to do.
+    /// Threads of a checkpoint: 0 = a third of the processors, but 2 to 4 where there are so many,
+    /// and fewer where there is little to do.
     pub checkpoint_threads: usize,
     /// How `open` reaches the disk. The same store may be opened either way.
     pub level: DiskLevel,

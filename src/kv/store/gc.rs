@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
+use super::changed::Group;
 use super::checkpoint::MetaLog;
 use super::fill::Fill;
 use super::index::Entry;
@@ -351,7 +352,7 @@ impl Shared {
     pub fn compact(self: &Arc<Self>) -> Result<u64> {
         let mut meta = self.meta.lock();
         let before = self.space.free_and_all().0;
-        self.checkpoint_with(&mut meta)?;
+        self.checkpoint_with(&mut meta, &mut Group::default())?;
         self.space.close_all();
         self.collect(&mut meta, true)?;
         // Deletes of the last round may be the only thing that kept a segment.

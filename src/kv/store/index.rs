@@ -545,7 +545,9 @@ mod tests {
         assert_eq!(index.dirty(), 1000);
         index.forget(&7u32.to_le_bytes(), 2);
         assert!(index.with(&7u32.to_le_bytes(), |e| e.is_some()));
-        Group::new(&index, 1).parts[0].take(&index, 1);
+        let mut group = Group::default();
+        group.begin(&index, 1);
+        group.parts[0].take(&index, 1);
         assert_eq!(index.dirty(), 0);
         for n in 0..1000u32 {
             index.forget(&n.to_le_bytes(), 2);

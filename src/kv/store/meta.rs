@@ -149,9 +149,11 @@ pub(crate) fn encode_entry(
     lsn: Lsn,
     reference: &Reference,
 ) -> Result<()> {
-    into.extend((key.len() as u32).to_le_bytes());
-    into.extend(lsn.to_le_bytes());
-    into.extend(key);
+    let mut head = [0; 12];
+    head[..4].copy_from_slice(&(key.len() as u32).to_le_bytes());
+    head[4..].copy_from_slice(&lsn.to_le_bytes());
+    into.extend_from_slice(&head);
+    into.extend_from_slice(key);
     reference.encode(into)
 }
 

@@ -186,7 +186,12 @@ impl Shared {
     }
 
     /// One round of the background thread: a checkpoint was asked for, or space.
-    fn round(self: &Arc<Self>, checkpoint: bool, space: bool) -> Result<()> {
+    fn round(
+        self: &Arc<Self>,
+        checkpoint: bool,
+        space: bool,
+        group: &mut changed::Group,
+    ) -> Result<()> {
         self.space.set_durable(self.wal.durable_lsn());
         let freed = self.space.reclaim();
         // A commit that was under way when the last snapshot went may have kept a version for it.
@@ -196,13 +201,13 @@ impl Shared {
         // nothing, and nobody asks for it again.
         if checkpoint || (space && (freed == 0 || self.is_low())) {
             // What commits deleted may only lack durability, small values only their pages.
-            stored = self.checkpoint();
+            stored = self.checkpoint_with(&mut self.meta.lock(), group);
         }
         let full = |e: &Error| e.kind() == ErrorKind::NoSpace;
         if self.is_low() || stored.as_ref().is_err_and(full) {
             self.collect(&mut self.meta.lock(), false)?;
             if stored.as_ref().is_err_and(full) {
-                return self.checkpoint();
+                return self.checkpoint_with(&mut self.meta.lock(), group);
             }
         }
         stored

@@ -5,9 +5,11 @@
 //! of meta blocks. The blocks get their numbers, and are written, by the one that makes the
 //! checkpoint; then each thread goes back to its own shards and changes the index to the pages.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
+use super::chains::Notes;
 use super::changed::{AHEAD, Group, Part, Span, Taken};
 use super::index::Entry;
 use super::key::Key;
@@ -16,6 +18,7 @@ use super::pages::{Packer, Place};
 use super::reference::Reference;
 use super::space::Stream;
 use crate::error::Result;
+use crate::kv::sync::Mutex;
 use crate::kv::wal::Lsn;
 
 /// What became of one that was taken.
@@ -25,13 +28,17 @@ struct Placed {
     n: u32,
     /// The thread's meta block that has its entry.
     block: u32,
-    /// `None` for a delete that no page holds.
+    /// `None` for a delete that no page holds, and what was on the disk before.
     place: Option<Place>,
 }
+
+/// Entries of the meta log, the deletes among them, and whether all was stored.
+pub(crate) type Entries = (Vec<MetaBody>, Vec<(Key, Lsn)>, Result<()>);
 
 /// What one thread stored. After a failure, what was written is there all the same.
 #[derive(Debug)]
 pub(crate) struct Packed<'a> {
+    shared: &'a Shared,
     packer: Packer<'a>,
     /// By part, what is written.
     placed: Vec<Vec<Placed>>,
@@ -42,9 +49,17 @@ pub(crate) struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// Stores a range of a group's keys; deletes lie in pages too where `deletes` says so.
-    pub fn of(shared: &'a Shared, group: &Group, span: Span, deletes: bool) -> Self {
+    /// Stores a range of a group's keys; deletes lie in pages too where `deletes` says so. What is
+    /// in extents is noted for their segments.
+    pub fn of(
+        shared: &'a Shared,
+        group: &Group,
+        span: Span,
+        deletes: bool,
+        notes: &Mutex<&mut Notes<'_>>,
+    ) -> Self {
         let mut packed = Self {
+            shared,
             packer: Packer::new(shared, Stream::Pages),
             placed: group.parts.iter().map(|_| Vec::new()).collect(),
             builder: MetaBuilder::new(shared.id, shared.space.segment_bytes()),
@@ -52,12 +67,18 @@ impl<'a> Packed<'a> {
             deletes: Vec::new(),
             outcome: Ok(()),
         };
-        packed.outcome = packed.store(group, span, deletes);
+        packed.outcome = packed.store(group, span, deletes, notes);
         packed.end_block();
         packed
     }
 
-    fn store(&mut self, group: &Group, mut span: Span, deletes: bool) -> Result<()> {
+    fn store(
+        &mut self,
+        group: &Group,
+        mut span: Span,
+        deletes: bool,
+        notes: &Mutex<&mut Notes<'_>>,
+    ) -> Result<()> {
         let mut few = Vec::with_capacity(AHEAD);
         // Part, number and place of what is not written yet.
         let mut waiting: Vec<(u32, u32, Option<Place>)> = Vec::new();
@@ -65,12 +86,12 @@ impl<'a> Packed<'a> {
             group.next_of(&mut span, &mut few);
             if few.is_empty() {
                 self.packer.finish()?;
-                return self.entries(group, &mut waiting);
+                return self.entries(group, &mut waiting, notes);
             }
             for &(at, n) in &few {
                 let part = &group.parts[at as usize];
                 let taken = &part.all[n as usize];
-                let place = if taken.is_delete() && !deletes {
+                let place = if taken.is_stored() || taken.is_delete() && !deletes {
                     None
                 } else {
                     Some(self.packer.push(part.slot(taken), !taken.is_delete())?)
@@ -79,7 +100,7 @@ impl<'a> Packed<'a> {
             }
             let first = waiting.iter().find_map(|(.., place)| *place);
             if first.is_none_or(|place| self.packer.is_written(place)) {
-                self.entries(group, &mut waiting)?;
+                self.entries(group, &mut waiting, notes)?;
             }
         }
     }
@@ -89,22 +110,34 @@ impl<'a> Packed<'a> {
         &mut self,
         group: &Group,
         waiting: &mut Vec<(u32, u32, Option<Place>)>,
+        notes: &Mutex<&mut Notes<'_>>,
     ) -> Result<()> {
         let is_written = |place: Option<Place>| place.is_none_or(|p| self.packer.is_written(p));
         let written = waiting.iter().take_while(|(.., place)| is_written(*place));
         let count = written.count();
-        for (at, n, place) in waiting.drain(..count) {
+        for (done, (at, n, place)) in waiting[..count].iter().copied().enumerate() {
+            if done.is_multiple_of(AHEAD) {
+                let few = waiting[done..count].iter().take(AHEAD);
+                group.ask(few.map(|(at, n, _)| (*at, *n)));
+            }
             let part = &group.parts[at as usize];
             let taken = &part.all[n as usize];
+            let (key, lsn) = (part.key(taken), taken.lsn);
+            let reference = if taken.is_stored() {
+                match self.stored(key, lsn, notes) {
+                    Some(reference) => reference,
+                    None => continue,
+                }
+            } else {
+                let slot = place.filter(|_| !taken.is_delete());
+                let slot = slot.and_then(|place| self.packer.slot(place, taken.len));
+                slot.map_or(Reference::Tombstone, Reference::Slot)
+            };
             let block = self.blocks.len() as u32;
             self.placed[at as usize].push(Placed { n, block, place });
             if !taken.is_newest() {
                 continue;
             }
-            let (key, lsn) = (part.key(taken), taken.lsn);
-            let slot = place.filter(|_| !taken.is_delete());
-            let slot = slot.and_then(|place| self.packer.slot(place, taken.len));
-            let reference = slot.map_or(Reference::Tombstone, Reference::Slot);
             if taken.is_delete() {
                 self.deletes.push((Key::new(key), lsn));
             }
@@ -112,7 +145,18 @@ impl<'a> Packed<'a> {
                 self.end_block();
             }
         }
+        waiting.drain(..count);
         Ok(())
+    }
+
+    /// Where a value in extents is, if nothing newer came: then the log after the checkpoint's
+    /// beginning has that, and the next checkpoint.
+    fn stored(&self, key: &[u8], lsn: Lsn, notes: &Mutex<&mut Notes<'_>>) -> Option<Reference> {
+        self.shared.index.with(key, |entry| {
+            let entry = entry.filter(|entry| entry.lsn == lsn)?;
+            notes.lock().add(key, lsn, &entry.reference);
+            Some(entry.reference.clone())
+        })
     }
 
     fn end_block(&mut self) {
@@ -126,10 +170,10 @@ impl<'a> Packed<'a> {
         self.packer.born();
     }
 
-    /// The entries, the deletes among them, and whether all was stored.
-    pub fn take(&mut self) -> (Vec<MetaBody>, Vec<(Key, Lsn)>, Result<()>) {
-        let (blocks, deletes) = (&mut self.blocks, &mut self.deletes);
+    /// The entries, to be written.
+    pub fn take(&mut self) -> Entries {
         let outcome = std::mem::replace(&mut self.outcome, Ok(()));
+        let (blocks, deletes) = (&mut self.blocks, &mut self.deletes);
         (std::mem::take(blocks), std::mem::take(deletes), outcome)
     }
 }
@@ -143,21 +187,28 @@ pub(crate) fn change(shared: &Shared, at: usize, part: &Part, all: &[Packed<'_>]
             places[placed.n as usize] = Some((thread, *placed));
         }
     }
+    let mut gone = Vec::new();
     for piece in part.pieces() {
         let mut inline = 0;
         shared.index.change(part, piece, &mut |entry, n| {
-            let (thread, placed) = places[n]?;
+            let Some((thread, placed)) = places[n] else {
+                return;
+            };
             let taken = &part.all[n];
             let seq = (bases[thread] + u64::from(placed.block)) as u32;
             let place = placed.place.filter(|_| !taken.is_delete());
             let slot = place.and_then(|place| all[thread].packer.slot(place, taken.len));
             let to = slot.map(Reference::Slot);
-            let gone = swap(shared, part, taken, entry, seq, to);
-            inline += gone.as_ref().map_or(0, Reference::len);
-            gone
+            if let Some(value) = swap(shared, part, taken, entry, seq, to) {
+                inline += value.len();
+                gone.push(value);
+            }
         });
         shared.inline_bytes.fetch_sub(inline as i64, Relaxed);
     }
+    // Neighbours in memory after each other: whoever manages memory joins them without looking
+    // for them, which takes more time than anything else here.
+    gone.sort_unstable_by_key(|value| value.as_ptr());
 }
 
 /// Swaps a version that was taken to its place in a page, if it is still in memory; what it had
@@ -169,7 +220,7 @@ fn swap(
     mut entry: Option<&mut Entry>,
     seq: u32,
     to: Option<Reference>,
-) -> Option<Reference> {
+) -> Option<Arc<[u8]>> {
     if let Some(entry) = &mut entry
         && entry.lsn == taken.lsn
     {
@@ -177,7 +228,10 @@ fn swap(
     }
     let to = to?;
     match entry.and_then(|entry| entry.version_mut(taken.lsn)) {
-        Some(now @ Reference::Inline(_)) => Some(std::mem::replace(now, to)),
+        Some(now @ Reference::Inline(_)) => match std::mem::replace(now, to) {
+            Reference::Inline(value) => Some(value),
+            _ => None,
+        },
         // Replaced, or let go by the snapshot that held it.
         _ => {
             shared.space.died(&to, part.key(taken).len(), 0, 0);

@@ -70,8 +70,9 @@ impl Shared {
             0 => {
                 let all = std::thread::available_parallelism().map_or(1, usize::from);
                 let worth = usize::try_from(self.index.dirty() / KEYS).unwrap_or(MOST) + 1;
-                // The others are left to those who commit.
-                (all / 3).clamp(1, MOST).min(worth)
+                // The others are left to those who commit. Two, where there are two: who commits
+                // waits for the checkpoint in the end.
+                (all / 3).clamp(all.min(2), MOST).min(worth)
             }
             set => set,
         }

@@ -4,10 +4,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::changed::Group;
 use crate::error::{Error, Result};
 use crate::kv::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::kv::sync::thread::{self, JoinHandle};
 use crate::kv::sync::{Condvar, Mutex};
+
+/// How long the memory of a checkpoint is kept for another one.
+const KEPT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Wanted {
@@ -93,11 +97,17 @@ fn run(signal: &Signal, store: &Weak<Shared>) {
     if let Some(shared) = store.upgrade() {
         shared.index.settle_order();
     }
+    // Memory of the last checkpoint, for the next one.
+    let mut group = Group::default();
     loop {
         let (checkpoint, space) = {
             let mut wanted = signal.wanted.lock();
             while !(wanted.checkpoint || wanted.space || wanted.stop) {
-                signal.wake.wait(&mut wanted);
+                if group.is_empty() {
+                    signal.wake.wait(&mut wanted);
+                } else if signal.wake.wait_for(&mut wanted, KEPT).timed_out() {
+                    group = Group::default();
+                }
             }
             if wanted.stop {
                 return;
@@ -109,7 +119,7 @@ fn run(signal: &Signal, store: &Weak<Shared>) {
         let Some(shared) = store.upgrade() else {
             return;
         };
-        let result = shared.round(checkpoint, space);
+        let result = shared.round(checkpoint, space, &mut group);
         let failed = result.is_err();
         if let Err(error) = result {
             shared.remember(error);
