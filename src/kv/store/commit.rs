@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::Shared;
+use super::index::GROUP;
 use super::reference::{Reader, Reference};
 use super::value::{Stored, ValueWriter};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,17 +22,19 @@ pub(crate) const PUT_INLINE: u8 = 1;
 pub(crate) const PUT_EXTENT: u8 = 2;
 pub(crate) const DELETE: u8 = 3;
 
-/// One change of a commit.
-#[derive(Debug, Clone)]
-enum Change {
-    Put(Vec<u8>, Vec<u8>),
-    Delete(Vec<u8>),
+/// One change of a commit: its key, and its value after that, lie among the batch's bytes.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    key_len: usize,
+    /// `None` for a delete.
+    value_len: Option<usize>,
 }
 
 /// Changes that become visible and durable together, or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     changes: Vec<Change>,
+    bytes: Vec<u8>,
 }
 
 impl Batch {
@@ -43,14 +46,33 @@ impl Batch {
 
     /// Adds a put. Later changes of the same key win.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> &mut Self {
-        self.changes.push(Change::Put(key.to_vec(), value.to_vec()));
-        self
+        self.add(key, Some(value))
     }
 
     /// Adds a delete.
     pub fn delete(&mut self, key: &[u8]) -> &mut Self {
-        self.changes.push(Change::Delete(key.to_vec()));
+        self.add(key, None)
+    }
+
+    fn add(&mut self, key: &[u8], value: Option<&[u8]>) -> &mut Self {
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or(&[]));
+        self.changes.push(Change {
+            key_len: key.len(),
+            value_len: value.map(<[u8]>::len),
+        });
         self
+    }
+
+    /// Key and value, where it is a put, of each change.
+    fn each(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let mut rest = &self.bytes[..];
+        self.changes.iter().map(move |change| {
+            let (key, after) = rest.split_at(change.key_len);
+            let (value, after) = after.split_at(change.value_len.unwrap_or(0));
+            rest = after;
+            (key, change.value_len.map(|_| value))
+        })
     }
 
     /// Changes that it holds.
@@ -210,13 +232,29 @@ impl Shared {
             return Ok(self.wal.appended_lsn());
         }
         let mut all = Vec::with_capacity(batch.len());
-        for change in &batch.changes {
-            all.push(match change {
-                Change::Put(key, value) => self.ready(key, value)?,
-                Change::Delete(key) => {
+        for (key, value) in batch.each() {
+            all.push(match value {
+                Some(value) => self.ready(key, value)?,
+                None => {
                     self.check_key(key)?;
                     Ready::Delete(key)
                 }
+            });
+        }
+        // The index is asked for many at once, before others are kept waiting.
+        let mut keys = [&[][..]; GROUP];
+        let mut each = batch.each().map(|(key, _)| key);
+        loop {
+            let count = keys
+                .iter_mut()
+                .zip(&mut each)
+                .map(|(k, key)| *k = key)
+                .count();
+            if count < 2 {
+                break;
+            }
+            self.index.with_group(&keys[..count], &mut |_, entry| {
+                std::hint::black_box(entry.lsn);
             });
         }
         self.commit(&all)
