@@ -260,6 +260,7 @@ mod tests {
                 .wrapping_add(1);
             (random >> 33) % limit
         };
+        let key = |n: u64| format!("{n:08}").into_bytes();
         let (mut runs, mut tree) = (Runs::default(), BTreeSet::new());
         for round in 0..if cfg!(miri) { 20 } else { 400u64 } {
             // Few or many keys, near each other, all over, or behind the others.
@@ -270,14 +271,14 @@ mod tests {
                 (60_000 + round * 100, 2000),
             ][next(3) as usize];
             let fresh: BTreeSet<Vec<u8>> = (0..count)
-                .map(|_| (low + next(span)).to_be_bytes().to_vec())
+                .map(|_| key(low + next(span)))
                 .filter(|key| !tree.contains(key))
                 .collect();
             runs.merge(fresh.iter().map(|key| Key::new(key)).collect());
             tree.extend(fresh);
             if next(2) == 0 {
-                let from = (low + next(span)).to_be_bytes();
-                let gone: Vec<Vec<u8>> = tree.range(from.to_vec()..).take(900).cloned().collect();
+                let from = key(low + next(span));
+                let gone: Vec<Vec<u8>> = tree.range(from.clone()..).take(900).cloned().collect();
                 for key in gone {
                     runs.remove(&Key::new(&key));
                     tree.remove(&key);
@@ -295,8 +296,8 @@ mod tests {
                 "{} runs",
                 runs.0.len()
             );
-            let (a, b) = (next(70_000).to_be_bytes(), next(70_000).to_be_bytes());
-            let (a, b) = (a.min(b).to_vec(), a.max(b).to_vec());
+            let (a, b) = (key(next(70_000)), key(next(70_000)));
+            let (a, b) = (a.clone().min(b.clone()), a.max(b));
             for (from, to) in [
                 (Bound::Included(&a[..]), Bound::Excluded(&b[..])),
                 (Bound::Excluded(&a[..]), Bound::Included(&b[..])),
