@@ -47,6 +47,10 @@ fn settings() -> Settings {
     settings
 }
 
+fn key(n: usize) -> Vec<u8> {
+    format!("{n:012}").into_bytes()
+}
+
 /// Fills a store, deletes every second value, and compacts: bytes moved, seconds, bytes freed.
 fn ours(s: &Settings) -> (u64, f64, u64) {
     let path = s
@@ -64,11 +68,11 @@ fn ours(s: &Settings) -> (u64, f64, u64) {
             let mixed = (n as u64 ^ word.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             word.copy_from_slice(&mixed.to_le_bytes()[..word.len()]);
         }
-        store.put_async(&(n as u64).to_be_bytes(), &value).unwrap();
+        store.put_async(&key(n), &value).unwrap();
     }
     store.checkpoint().unwrap();
     for n in (0..count).step_by(2) {
-        store.delete_async(&(n as u64).to_be_bytes()).unwrap();
+        store.delete_async(&key(n)).unwrap();
     }
     store.sync().unwrap();
     let before = store.stats();
