@@ -3,8 +3,9 @@
 //! they come: unlike `kv_log`, this has the index, the pages and the meta log behind the log.
 //!
 //! `cargo bench --bench kv_ticket -- --dir DIR --seconds N --value BYTES --key BYTES --threads T
-//! --outstanding N [--in-order] [--unordered] [--memory]`. Prints figures and judges none. The
-//! store is a file in DIR (TMPDIR, /var/tmp), or a disk in memory. `--checkpoint KEYS` prints the
+//! --outstanding N --keys N [--in-order] [--unordered] [--memory]`. Prints figures and judges none.
+//! `--keys` has each thread write so many keys over and over, all once before the time starts; else
+//! every key is new. The store is a file in DIR (TMPDIR, /var/tmp), or a disk in memory. `--checkpoint KEYS` prints the
 //! processor time of puts and of checkpoints of so many new keys instead, on a disk in memory.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -28,11 +29,24 @@ struct Settings {
     key: usize,
     threads: usize,
     outstanding: usize,
+    /// Keys of a thread, written over and over; 0: each is new.
+    keys: u64,
     in_order: bool,
     ordered: bool,
     memory: bool,
     /// Keys of each checkpoint, where only the processor time of checkpoints is asked for.
     checkpoint: u64,
+}
+
+impl Settings {
+    /// What the key of put `number` of a thread is made of.
+    fn key_of(&self, number: u64) -> u64 {
+        match self.keys {
+            0 => number,
+            // In an order that has nothing to do with theirs.
+            keys => number - number % SPAN + (number % SPAN).wrapping_mul(0x9e37_79b1) % keys,
+        }
+    }
 }
 
 fn settings() -> Settings {
@@ -45,6 +59,7 @@ fn settings() -> Settings {
         key: 24,
         threads: 1,
         outstanding: 256,
+        keys: 0,
         in_order: false,
         ordered: true,
         memory: false,
@@ -60,6 +75,7 @@ fn settings() -> Settings {
             "--key" => settings.key = number().max(12),
             "--threads" => settings.threads = number(),
             "--outstanding" => settings.outstanding = number(),
+            "--keys" => settings.keys = number() as u64,
             "--in-order" => settings.in_order = true,
             "--unordered" => settings.ordered = false,
             "--checkpoint" => settings.checkpoint = number() as u64,
@@ -132,7 +148,7 @@ fn tickets(store: &Store, s: &Settings, thread: usize, done: &AtomicU64) -> Vec<
     let end = Instant::now() + s.time;
     loop {
         while waiting.len() < s.outstanding {
-            fill_key(&mut key, number, s.in_order);
+            fill_key(&mut key, s.key_of(number), s.in_order);
             let tag = number.to_le_bytes();
             let len = value.len().min(8);
             value[..len].copy_from_slice(&tag[..len]);
@@ -209,6 +225,16 @@ fn main() {
     } else {
         Store::open(&path, config).unwrap()
     };
+    for number in 0..s.keys {
+        for thread in 0..s.threads as u64 {
+            let mut key = vec![0; s.key];
+            fill_key(&mut key, thread * SPAN + number, s.in_order);
+            store.put_async(&key, &vec![0x5a; s.value]).unwrap();
+        }
+    }
+    if s.keys > 0 {
+        store.checkpoint().unwrap();
+    }
     let done: Vec<_> = (0..s.threads).map(|_| AtomicU64::new(0)).collect();
     let all = || done.iter().map(|n| n.load(Relaxed)).sum::<u64>();
     let (mut times, mut seconds) = (Vec::new(), Vec::new());

@@ -133,6 +133,27 @@ fn unsafe_lives_where_hardware_and_c_are() {
 }
 
 #[test]
+fn every_dependency_is_justified() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let (manifest, reasons) = (read("Cargo.toml"), read("docs/dependencies.md"));
+    let lines: Vec<&str> = reasons.lines().filter(|l| l.starts_with("| `")).collect();
+    let mut inside = false;
+    let mut count = 0;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line.ends_with("dependencies]");
+        } else if let Some((name, _)) = line.split_once(" = ").filter(|_| inside) {
+            let quoted = format!("`{name}`");
+            let told = lines.iter().any(|line| line.contains(&quoted));
+            assert!(told, "{name} has no line in docs/dependencies.md");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} dependencies were found");
+}
+
+#[test]
 fn files_are_ascii_short_and_narrow() {
     let mut wrong = Vec::new();
     for (_, file, text) in rooms() {

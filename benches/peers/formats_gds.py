@@ -263,7 +263,11 @@ def timed(work, size):
 
 
 class Rounds:
-    """Runs contestants in turn, each from the same state; medians by name."""
+    """Runs contestants in turn, each from the same state; medians by name.
+
+    Another one begins each round: a disk that gives its best to who comes first, or after a pause,
+    gives it to all.
+    """
 
     def __init__(self, bench, title, paths=(), cold=False, first=True):
         """`first`: a round that is not counted, in which pools and modules are made."""
@@ -287,7 +291,8 @@ class Rounds:
             warming = number == 0
             if (warming and not self.first) or (number > 1 and self.bench.is_late()):
                 continue
-            for name, work, once in self.contestants:
+            begin = number % len(self.contestants)
+            for name, work, once in self.contestants[begin:] + self.contestants[:begin]:
                 if name in self.failed or (once and number != 1):
                     continue
                 self.prepare()

@@ -32,6 +32,43 @@ pub fn spawn_in<'scope, R: Send + 'scope>(
     Ok(scope.spawn(run))
 }
 
+/// A sum that is never negative, to which one thread at a time, that of a lock, adds for the price
+/// of a store, and any thread for that of an atomic addition.
+#[derive(Debug, Default)]
+pub struct Tally {
+    by_holder: atomic::AtomicI64,
+    /// On lines of its own: others' additions must not take the holder's from its processor.
+    by_others: Apart<atomic::AtomicI64>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl Tally {
+    /// The sum; it may lack what is being added.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        // What others take away came before: seen first, it has been added when that is read.
+        let others = self.by_others.0.load(atomic::Ordering::Acquire);
+        let sum = others + self.by_holder.load(atomic::Ordering::Relaxed);
+        u64::try_from(sum).unwrap_or(0)
+    }
+
+    /// Adds; the caller holds the lock under which alone this is called.
+    #[inline]
+    pub fn add_held(&self, more: i64) {
+        let sum = self.by_holder.load(atomic::Ordering::Relaxed) + more;
+        self.by_holder.store(sum, atomic::Ordering::Relaxed);
+    }
+
+    /// Adds, from any thread.
+    #[inline]
+    pub fn add_shared(&self, more: i64) {
+        self.by_others.0.fetch_add(more, atomic::Ordering::Release);
+    }
+}
+
 /// The locks of the standard library.
 pub mod standard {
     #[cfg(gds_shuttle)]

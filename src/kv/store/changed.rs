@@ -6,7 +6,6 @@
 //! is taken lies there as pages will have it, and only numbers are sorted.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::index::{Entry, Index, Shard};
 use super::page::{SLOT_HEADER, put_slot, slot_bytes};
@@ -333,7 +332,7 @@ impl Index {
                 }
             }
         }
-        self.dirty.fetch_sub(hashes.len() as u64, Relaxed);
+        self.dirty.add_shared(-(hashes.len() as i64));
     }
 
     /// Calls `change` for each of these numbers of a part, with the key's entry if it is there,
@@ -375,7 +374,7 @@ impl Index {
             if !entry.dirty && self.hasher.hash(entry.key.bytes()) == hash {
                 entry.dirty = true;
                 dirty.push(hash);
-                self.dirty.fetch_add(1, Relaxed);
+                self.dirty.add_shared(1);
             }
         }
     }
@@ -383,12 +382,10 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn inline(text: &str) -> Reference {
-        Reference::Inline(Arc::from(text.as_bytes()))
+        Reference::inline(text.as_bytes())
     }
 
     fn taken(index: &Index, parts: usize) -> Group {

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::Shared;
 use super::index::GROUP;
-use super::reference::{Reader, Reference};
+use super::reference::{Reader, Reference, small_value};
 use super::value::{Stored, ValueWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::wal::{Lsn, record_bytes};
@@ -90,7 +92,7 @@ impl Batch {
 
 /// A change that is ready for the log: large values are written.
 enum Ready<'a> {
-    Inline(&'a [u8], Arc<[u8]>),
+    Inline(&'a [u8], Bytes),
     Stored(&'a [u8], Stored, Vec<u8>),
     Delete(&'a [u8]),
 }
@@ -111,7 +113,7 @@ pub(crate) fn parse(kind: u8, payload: &[u8]) -> Option<(&[u8], Reference)> {
     let key_len = r.u32()? as usize;
     let key = r.take(key_len)?;
     let reference = match kind {
-        PUT_INLINE => Reference::Inline(Arc::from(r.0)),
+        PUT_INLINE => Reference::inline(r.0),
         PUT_EXTENT => Reference::decode(&mut r)?,
         DELETE => Reference::Tombstone,
         _ => return None,
@@ -182,7 +184,7 @@ impl Shared {
         if value.len() <= self.config.inline_max {
             self.admit_inline(value.len() as u64)?;
             // Copied before the commit lock is taken.
-            return Ok(Ready::Inline(key, Arc::from(value)));
+            return Ok(Ready::Inline(key, small_value(value)));
         }
         let mut writer = ValueWriter::new(self, key.len(), Some(value.len() as u64))?;
         writer.write(value)?;
@@ -290,7 +292,7 @@ impl Shared {
             match ready {
                 Ready::Inline(key, value) => {
                     user += key.len() + value.len();
-                    self.apply(key, lsn, Reference::Inline(Arc::clone(value)));
+                    self.apply(key, lsn, Reference::Inline(value.clone()));
                 }
                 Ready::Stored(key, stored, _) => {
                     user += key.len() + stored.reference.len() as usize;
@@ -302,8 +304,8 @@ impl Shared {
                 }
             }
         }
+        self.counters.user_bytes.add_held(user as i64);
         let lsn = append.finish();
-        self.counters.user_bytes.fetch_add(user as u64, Relaxed);
         self.after_commit();
         Ok(lsn)
     }
@@ -316,7 +318,7 @@ impl Shared {
         if let Some(dead) = replaced.dead {
             self.space.died(&dead, key.len(), lsn, 0);
         }
-        self.inline_bytes.fetch_add(replaced.inline_bytes, Relaxed);
+        self.inline_bytes.add_held(replaced.inline_bytes);
     }
 
     fn after_commit(&self) {
@@ -327,7 +329,7 @@ impl Shared {
 
     /// Bytes of small values and changes that only memory and the log hold.
     pub fn memtable_bytes(&self) -> u64 {
-        let inline = u64::try_from(self.inline_bytes.load(Relaxed)).unwrap_or(0);
+        let inline = self.inline_bytes.get();
         inline + 64 * self.index.dirty()
     }
 

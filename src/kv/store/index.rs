@@ -14,14 +14,14 @@ use hashbrown::hash_table::Entry as Place;
 use super::key::{Hasher, Key};
 use super::ordered::Ordered;
 use super::reference::Reference;
-use crate::kv::sync::RwLock;
+use crate::kv::sync::{RwLock, Tally};
 use crate::kv::wal::Lsn;
 
 const SHARDS: usize = 256;
 /// Keys that `with_group` takes at most: what a processor has under way at once.
 pub(crate) const GROUP: usize = 16;
 /// What an entry costs beside its heap: the table's slot, its control byte and spare room.
-const ENTRY_COST: u64 = 120;
+const ENTRY_COST: u64 = 130;
 /// What a key costs in the ordered set.
 const ORDERED_COST: u64 = 40;
 
@@ -108,9 +108,10 @@ pub(crate) struct Index {
     pub(super) shards: Box<[RwLock<Shard>]>,
     ordered: Option<Ordered>,
     pub(super) hasher: Hasher,
-    keys: AtomicU64,
-    bytes: AtomicU64,
-    pub(super) dirty: AtomicU64,
+    // Those who hold the commit lock add to these for the price of a store.
+    keys: Tally,
+    bytes: Tally,
+    pub(super) dirty: Tally,
     /// Entries in the shards' lists of versioned keys.
     versioned: AtomicU64,
 }
@@ -128,9 +129,9 @@ impl Index {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             ordered: ordered.then(Ordered::default),
             hasher: Hasher::random(),
-            keys: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            dirty: AtomicU64::new(0),
+            keys: Tally::default(),
+            bytes: Tally::default(),
+            dirty: Tally::default(),
             versioned: AtomicU64::new(0),
         }
     }
@@ -153,17 +154,17 @@ impl Index {
 
     /// Keys that have a value.
     pub fn keys(&self) -> u64 {
-        self.keys.load(Relaxed)
+        self.keys.get()
     }
 
     /// Memory of entries, keys and references, bytes.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
+        self.bytes.get()
     }
 
     /// Keys changed since the last checkpoint.
     pub fn dirty(&self) -> u64 {
-        self.dirty.load(Relaxed)
+        self.dirty.get()
     }
 
     /// Brings new keys into their order, so that the next scan has little to do.
@@ -210,11 +211,11 @@ impl Index {
     }
 
     pub(super) fn add_cost(&self, before: u64, after: u64) {
-        self.bytes.fetch_add(after.wrapping_sub(before), Relaxed);
+        self.bytes.add_shared(after as i64 - before as i64);
     }
 
-    /// Makes `reference` the newest version of `key`. `keep` says whether a snapshot may ask for
-    /// the one that is replaced, by its number.
+    /// Makes `reference` the newest version of `key`; the caller holds the commit lock. `keep`
+    /// says whether a snapshot may ask for the one that is replaced, by its number.
     pub fn apply(
         &self,
         key: &[u8],
@@ -263,9 +264,10 @@ impl Index {
                 if !entry.dirty {
                     entry.dirty = true;
                     dirty.push(hash);
-                    self.dirty.fetch_add(1, Relaxed);
+                    self.dirty.add_held(1);
                 }
-                self.add_cost(before, entry.cost(ordered));
+                self.bytes
+                    .add_held(entry.cost(ordered) as i64 - before as i64);
             }
             Place::Vacant(place) => {
                 let entry = Entry {
@@ -277,24 +279,17 @@ impl Index {
                     dirty: true,
                 };
                 dirty.push(hash);
-                self.dirty.fetch_add(1, Relaxed);
-                self.add_cost(0, entry.cost(ordered));
+                self.dirty.add_held(1);
+                self.bytes.add_held(entry.cost(ordered) as i64);
                 if let Some(ordered) = &self.ordered {
                     ordered.add(entry.key.clone());
                 }
                 place.insert(entry);
             }
         }
-        self.count(replaced.existed, is_value);
+        self.keys
+            .add_held(i64::from(is_value) - i64::from(replaced.existed));
         replaced
-    }
-
-    fn count(&self, before: bool, after: bool) {
-        match (before, after) {
-            (false, true) => self.keys.fetch_add(1, Relaxed),
-            (true, false) => self.keys.fetch_sub(1, Relaxed),
-            _ => 0,
-        };
     }
 
     /// While opening: an entry of meta block `seq`. The higher (lsn, seq) wins.
@@ -313,7 +308,9 @@ impl Index {
                 let entry = place.get_mut();
                 if (lsn, seq) > (entry.lsn, entry.seq) {
                     let before = entry.cost(ordered);
-                    self.count(!entry.reference.is_tombstone(), is_value);
+                    let was_value = !entry.reference.is_tombstone();
+                    self.keys
+                        .add_shared(i64::from(is_value) - i64::from(was_value));
                     (entry.lsn, entry.seq, entry.reference) = (lsn, seq, reference);
                     self.add_cost(before, entry.cost(ordered));
                 }
@@ -328,7 +325,7 @@ impl Index {
                     dirty: false,
                 };
                 self.add_cost(0, entry.cost(ordered));
-                self.count(false, is_value);
+                self.keys.add_shared(i64::from(is_value));
                 if let Some(ordered) = &self.ordered {
                     ordered.add(entry.key.clone());
                 }
@@ -348,7 +345,7 @@ impl Index {
         let result = change(entry);
         if entry.dirty && !was_dirty {
             dirty.push(hash);
-            self.dirty.fetch_add(1, Relaxed);
+            self.dirty.add_shared(1);
         }
         self.add_cost(before, entry.cost(ordered));
         Some(result)
@@ -424,7 +421,7 @@ impl Index {
                     if entry.reference.is_tombstone() && !entry.dirty {
                         entry.dirty = true;
                         dirty.push(hash);
-                        self.dirty.fetch_add(1, Relaxed);
+                        self.dirty.add_shared(1);
                     }
                 }
                 self.add_cost(before, entry.cost(ordered));
@@ -490,13 +487,11 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::changed::Group;
     use super::*;
 
     fn inline(text: &str) -> Reference {
-        Reference::Inline(Arc::from(text.as_bytes()))
+        Reference::inline(text.as_bytes())
     }
 
     fn read(index: &Index, key: &str, at: Lsn) -> Option<String> {

@@ -1,12 +1,11 @@
 //! The store: an index in memory over values on a disk.
 //!
 //! `index` has every key; `commit` changes it together with the log; `value` and `pages` write
-//! bytes, `read` verifies them; `checkpoint` makes the index durable, `packed` and
-//! `share` what its threads do; `gc` moves what is alive out
-//! of segments that are mostly dead, `space` says when a segment may be written again; `worker` is
-//! the one thread that does both in the background. `open` recovers, `verify` and `repair` look at
-//! everything. `chains` writes summaries of what lies in segments, `summary` is their layout: for
-//! repair only. Byte layout: `docs/format-kv.md`.
+//! bytes, `read` verifies them; `checkpoint` makes the index durable, `packed` and `share` are what
+//! its threads do; `gc` moves what is alive out of segments that are mostly dead, `space` says when
+//! a segment may be written again; `worker` is the one thread that does both in the background.
+//! `open` recovers, `verify` and `repair` look at everything. `chains` writes summaries of what lies
+//! in segments, `summary` is their layout: for repair only. Byte layout: `docs/format-kv.md`.
 //!
 //! Invariants: log order is index order; a reference is only visible when its bytes are written;
 //! bytes are written over only when nothing durable or held refers to them. Guarded by
@@ -47,7 +46,7 @@ mod verify;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 
 pub use commit::Batch;
 pub use config::{DiskLevel, KEY_MAX, KvConfig, VALUE_MAX};
@@ -70,7 +69,7 @@ use space::{Level, Space, Stream};
 use worker::Signal;
 
 use super::disk::SharedBlocks;
-use super::sync::Mutex;
+use super::sync::{Mutex, Tally};
 use super::wal::Wal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Histogram;
@@ -98,7 +97,7 @@ struct Counters {
     checkpoints: AtomicU64,
     gc_rounds: AtomicU64,
     gc_bytes: AtomicU64,
-    user_bytes: AtomicU64,
+    user_bytes: Tally,
     get: Histogram,
     put: Histogram,
     put_async: Histogram,
@@ -122,7 +121,7 @@ pub(crate) struct Shared {
     snapshots: Snapshots,
     /// Held while old versions go, and by whoever compares the index with the space.
     pruning: Mutex<()>,
-    inline_bytes: AtomicI64,
+    inline_bytes: Tally,
     /// Segments that the meta log may take before it is cleaned.
     meta_due: AtomicU64,
     meta: Mutex<MetaLog>,
@@ -177,7 +176,7 @@ impl Shared {
         let inline = self.index.prune(&needed, &mut |key, killer, reference| {
             self.space.died(&reference, key.len(), killer, 0);
         });
-        self.inline_bytes.fetch_sub(inline, Relaxed);
+        self.inline_bytes.add_shared(-inline);
     }
 
     /// Keeps the first failure of the background thread for `stats` and `sync`.

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::checkpoint::{MetaLog, MetaPart, read_part};
@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::{self, OpenMode};
 use crate::kv::disk::{BLOCK, Blocks, DaxDisk, Disk, FileDisk};
 use crate::kv::superblock::{COMPAT_SUMMARIES, COPIES, Geometry, Superblock};
-use crate::kv::sync::{Mutex, thread};
+use crate::kv::sync::{Mutex, Tally, thread};
 use crate::kv::wal::{self, Wal, WalConfig, WalStart};
 
 /// Threads that read the meta log.
@@ -235,7 +235,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, config: KvConfig) -> Result<Arc<Shared>>
     }
     load(&*disk, &space, (id, first), &index, &mut meta)?;
     let log = wal_config(&config, &geometry);
-    let inline_bytes = AtomicI64::new(0);
+    let inline_bytes = Tally::default();
     let next = replay(&*disk, &log, &start, &index, &inline_bytes)?;
     count_live(&*disk, &space, id, &index)?;
     space.set_durable(next.next_lsn.saturating_sub(1));
@@ -264,7 +264,7 @@ pub(crate) struct Parts {
     pub root: Arc<Root>,
     pub index: Index,
     pub space: Space,
-    pub inline_bytes: AtomicI64,
+    pub inline_bytes: Tally,
     pub meta: MetaLog,
 }
 
@@ -390,7 +390,7 @@ fn replay(
     log: &WalConfig,
     start: &WalStart,
     index: &Index,
-    inline_bytes: &AtomicI64,
+    inline_bytes: &Tally,
 ) -> Result<WalStart> {
     let recovered = wal::recover(disk, log, start, &mut |lsn, kind, payload, _| {
         let Some((key, reference)) = parse(kind, payload) else {
@@ -400,7 +400,7 @@ fn replay(
         let known = index.with(key, |entry| entry.is_some_and(|e| e.lsn >= lsn));
         if !known {
             let replaced = index.apply(key, lsn, reference, |_| false);
-            inline_bytes.fetch_add(replaced.inline_bytes, Relaxed);
+            inline_bytes.add_held(replaced.inline_bytes);
         }
         Ok(())
     })?;

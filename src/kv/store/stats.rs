@@ -155,7 +155,7 @@ impl Shared {
         let [read_latency, write_latency, durable_latency, flush_latency] = self.disk.latencies();
         let (total_iops, iops, peak_iops) = self.disk.operations();
         let hardware = u64::from(has_crc_instruction());
-        let user_bytes = c.user_bytes.load(Relaxed);
+        let user_bytes = c.user_bytes.get();
         let written = self.disk.written_bytes.load(Relaxed) + self.disk.durable_bytes.load(Relaxed);
         KvStats {
             keys: self.index.keys(),
