@@ -366,6 +366,27 @@ impl Index {
         self.add_cost(before, after);
     }
 
+    /// Takes keys off the lists that were stored by other means than theirs.
+    pub fn unlist_stored(&self) {
+        let hasher = self.hasher;
+        for shard in &self.shards {
+            let hashes = std::mem::take(&mut shard.write().dirty);
+            for some in hashes.chunks(AT_ONCE) {
+                let mut shard = shard.write();
+                shard.ask(some.iter().copied());
+                let Shard { table, dirty, .. } = &mut *shard;
+                let changed = |hash| {
+                    let is = |e: &Entry| e.dirty && hasher.hash(e.key.bytes()) == hash;
+                    table.find(hash, is).is_some()
+                };
+                let listed = dirty.len();
+                dirty.extend(some.iter().filter(|hash| changed(**hash)));
+                let gone = some.len() - (dirty.len() - listed);
+                self.dirty.add_shared(-(gone as i64));
+            }
+        }
+    }
+
     /// Says that the keys of this hash must be in the next checkpoint (again).
     pub fn mark_dirty(&self, hash: u64) {
         let mut shard = self.shards[Self::number(hash)].write();

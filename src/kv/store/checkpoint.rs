@@ -254,6 +254,8 @@ impl<'a> Draft<'a> {
                 return None;
             }
             entry.seq = seq;
+            // The next checkpoint forgets keys, and stores what snapshots hold.
+            entry.dirty &= entry.reference.is_tombstone() || entry.older.is_some();
             self.notes.add(key, entry.lsn, &entry.reference);
             Some((entry.lsn, entry.reference.clone()))
         });
@@ -438,7 +440,9 @@ impl Shared {
         let stored = draft.entries(keys).map(|()| None);
         // Deleted meanwhile: only a checkpoint that stores all forgets keys.
         draft.tombstones.clear();
-        self.conclude(meta, draft, stored)
+        self.conclude(meta, draft, stored)?;
+        self.index.unlist_stored();
+        Ok(())
     }
 
     /// Steps 4 to 7, or takes all back.

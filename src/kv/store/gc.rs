@@ -31,6 +31,9 @@ use crate::kv::wal::Lsn;
 const COPY: u64 = 1 << 20;
 /// Rounds of one cleaning, so that it ends.
 const ROUNDS: usize = 64;
+/// Keys and bytes that are moved before a look whether writers need a checkpoint.
+const PART_KEYS: usize = 32 << 10;
+const PART_BYTES: u64 = 64 << 20;
 
 /// Something alive in a segment that is cleaned.
 struct Alive {
@@ -53,6 +56,10 @@ impl Alive {
     }
 }
 
+fn is_no_space(error: &Error) -> bool {
+    error.kind() == ErrorKind::NoSpace
+}
+
 impl Shared {
     /// Whether writers may soon find no room.
     pub fn is_low(&self) -> bool {
@@ -67,7 +74,12 @@ impl Shared {
 
     /// Moves and checkpoints until space is no longer low, or with `all` until nothing is worth
     /// moving. Answers the segments that became free.
-    pub fn collect(self: &Arc<Self>, meta: &mut MetaLog, all: bool) -> Result<u64> {
+    pub fn collect(
+        self: &Arc<Self>,
+        meta: &mut MetaLog,
+        group: &mut Group,
+        all: bool,
+    ) -> Result<u64> {
         let mut freed = 0;
         for _ in 0..ROUNDS {
             if !all && !self.is_low() {
@@ -78,14 +90,7 @@ impl Shared {
                 break;
             };
             let before = self.space.free_and_all().0;
-            let mut moved = Vec::new();
-            let outcome = self.move_out(meta, &victims, alive, &mut moved);
-            // What was moved is stored even when there was no room for all: there is room for
-            // that, which nobody else takes, and then the old places are free.
-            match &outcome {
-                Err(error) if error.kind() != ErrorKind::NoSpace => return outcome.map(|()| freed),
-                _ => self.checkpoint_moved(meta, &moved)?,
-            }
+            self.move_parts(meta, group, &victims, alive)?;
             self.counters.gc_rounds.fetch_add(1, Relaxed);
             let gained = self.space.free_and_all().0.saturating_sub(before);
             freed += gained;
@@ -94,6 +99,74 @@ impl Shared {
             }
         }
         Ok(freed)
+    }
+
+    /// Moves all that is `alive` and stores its new places; where writers need a checkpoint and there
+    /// is room for it beside what is still to move, they do not wait for the end.
+    fn move_parts(
+        self: &Arc<Self>,
+        meta: &mut MetaLog,
+        group: &mut Group,
+        victims: &HashSet<u32>,
+        mut alive: Vec<Alive>,
+    ) -> Result<()> {
+        let mut moved = Vec::new();
+        loop {
+            let mut bytes = 0;
+            let part = alive.iter().take(PART_KEYS).take_while(|item| {
+                let fits = bytes < PART_BYTES;
+                bytes += item.reference.len();
+                fits
+            });
+            let rest = alive.split_off(part.count());
+            let outcome = self.move_out(meta, victims, alive, &mut moved);
+            alive = rest;
+            // What was moved is stored even when there was no room for all: there is room for
+            // that, which nobody else takes, and then the old places are free.
+            let is_full = outcome.as_ref().is_err_and(is_no_space);
+            if !is_full {
+                outcome?;
+            }
+            let is_last = is_full || alive.is_empty();
+            let is_due = !is_last && self.is_checkpoint_due() && self.may_pause(&alive);
+            if is_last || is_due {
+                self.checkpoint_moved(meta, &std::mem::take(&mut moved))?;
+            }
+            if is_last {
+                return Ok(());
+            }
+            if is_due {
+                match self.checkpoint_with(meta, group) {
+                    Err(error) if is_no_space(&error) => {}
+                    other => other?,
+                }
+                self.signal.end_round();
+                // What was replaced since may be written over now.
+                alive.retain(|item| self.is_still_there(item));
+            }
+        }
+    }
+
+    /// Whether writers soon wait for a checkpoint.
+    fn is_checkpoint_due(&self) -> bool {
+        let log = self.wal.stats();
+        self.memtable_bytes() > self.config.memtable_bytes || log.used_bytes > log.ring_bytes / 2
+    }
+
+    /// Whether there is room for a checkpoint beside what is still to move.
+    fn may_pause(&self, rest: &[Alive]) -> bool {
+        let bytes: u64 = rest.iter().map(|item| item.reference.len()).sum();
+        // Alignment, and pages that are not full.
+        let segments = (bytes * 5 / 4).div_ceil(self.space.segment_bytes()) + 2;
+        let reserve = self.reserve(self.memtable_bytes());
+        self.space.may_grow() || self.space.free_now() > segments + reserve
+    }
+
+    fn is_still_there(&self, item: &Alive) -> bool {
+        self.index.with(item.key.bytes(), |entry| {
+            let now = entry.and_then(|entry| entry.version(item.lsn));
+            now.is_some_and(|reference| reference.same_place(&item.reference))
+        })
     }
 
     /// Segments whose live bytes may fit into what can be written now, best first by
@@ -352,13 +425,64 @@ impl Shared {
     pub fn compact(self: &Arc<Self>) -> Result<u64> {
         let mut meta = self.meta.lock();
         let before = self.space.free_and_all().0;
-        self.checkpoint_with(&mut meta, &mut Group::default())?;
+        let mut group = Group::default();
+        self.checkpoint_with(&mut meta, &mut group)?;
         self.space.close_all();
-        self.collect(&mut meta, true)?;
+        self.collect(&mut meta, &mut group, true)?;
         // Deletes of the last round may be the only thing that kept a segment.
         self.space.set_durable(self.wal.durable_lsn());
         self.space.reclaim();
         self.space.discard_free()?;
         Ok(self.space.free_and_all().0.saturating_sub(before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::handle::Store;
+    use super::*;
+    use crate::kv::sim::SimDisk;
+    use crate::kv::store::KvConfig;
+
+    #[test]
+    fn writers_get_a_checkpoint_while_segments_are_cleaned() {
+        let disk = Arc::new(SimDisk::new(0));
+        disk.record(false);
+        let config = KvConfig {
+            memtable_bytes: 6 << 20,
+            segment_bytes: 1 << 20,
+            ..KvConfig::default()
+        };
+        let store = Store::create_on(disk, config).expect("a store");
+        let key = |n: usize| (n as u32).to_be_bytes();
+        let keys = 4 * PART_KEYS;
+        for n in 0..keys {
+            store.put_async(&key(n), b"small").expect("a put");
+        }
+        store.checkpoint().expect("a checkpoint");
+        let shared = store.shared();
+        shared.space.close_all();
+        // The background thread waits for this lock: nobody else cleans or makes a checkpoint.
+        let mut meta = shared.meta.lock();
+        let is_deleted = |n: usize| n < keys && n.is_multiple_of(2);
+        for n in (0..keys).filter(|n| is_deleted(*n)) {
+            store.delete_async(&key(n)).expect("a delete");
+        }
+        let mut more = keys;
+        while !shared.is_checkpoint_due() {
+            store.put_async(&key(more), b"later").expect("a put");
+            more += 1;
+        }
+        let cleaned = shared.collect(&mut meta, &mut Group::default(), true);
+        cleaned.expect("cleaning");
+        assert!(shared.counters.gc_bytes.load(Relaxed) > 0);
+        assert!(!shared.is_checkpoint_due(), "cleaning stored what was due");
+        drop(meta);
+        for n in 0..more {
+            let value: &[u8] = if n < keys { b"small" } else { b"later" };
+            let found = store.get(&key(n)).expect("a get");
+            let wanted = (!is_deleted(n)).then_some(value);
+            assert_eq!(found.as_deref(), wanted, "key {n}");
+        }
     }
 }

@@ -64,6 +64,15 @@ impl Entry {
             .map(|v| (v.lsn, &v.reference))
     }
 
+    /// Where version `lsn` is.
+    pub fn version(&self, lsn: Lsn) -> Option<&Reference> {
+        if self.lsn == lsn {
+            return Some(&self.reference);
+        }
+        let mut older = self.older.as_ref()?.iter();
+        older.find(|v| v.lsn == lsn).map(|v| &v.reference)
+    }
+
     /// The place of version `lsn`, to change it.
     pub fn version_mut(&mut self, lsn: Lsn) -> Option<&mut Reference> {
         if self.lsn == lsn {

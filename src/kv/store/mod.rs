@@ -204,7 +204,7 @@ impl Shared {
         }
         let full = |e: &Error| e.kind() == ErrorKind::NoSpace;
         if self.is_low() || stored.as_ref().is_err_and(full) {
-            self.collect(&mut self.meta.lock(), false)?;
+            self.collect(&mut self.meta.lock(), group, false)?;
             if stored.as_ref().is_err_and(full) {
                 return self.checkpoint_with(&mut self.meta.lock(), group);
             }

@@ -53,6 +53,12 @@ impl Signal {
         }
     }
 
+    /// What writers may wait for has happened, though the round goes on.
+    pub fn end_round(&self) {
+        self.wanted.lock().rounds += 1;
+        self.done.notify_all();
+    }
+
     pub fn somebody_waits(&self) -> bool {
         self.waiting.load(Relaxed) > 0
     }
