@@ -3,8 +3,8 @@
 //!
 //! What is to move is queued piece by piece. Its room is taken when it is queued, and its new place
 //! is known to the index when the last of its pieces is written, if it is still where it was. Two
-//! windows of `AT_ONCE` pieces of `PIECE_MAX` bytes, 2 MiB, are all the memory that copies take, however
-//! long a value is.
+//! windows of `AT_ONCE` pieces of `PIECE_MAX` bytes, 2 MiB, are all the memory that copies take,
+//! however long a value is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -102,7 +102,8 @@ impl Window {
         }
     }
 
-    /// Room for up to `bytes`: how many, in which piece of memory and where. `None` when it is full.
+    /// Room for up to `bytes`: how many, in which piece of memory and where. `None` when it is
+    /// full.
     fn room(&mut self, bytes: u64) -> Result<Option<(usize, usize, usize)>> {
         if self.at == self.size {
             (self.last, self.at) = (self.last + 1, 0);
