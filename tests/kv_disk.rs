@@ -121,6 +121,108 @@ fn many_pieces_are_read_at_once_whole_or_not_at_all() {
 }
 
 #[test]
+fn pieces_are_read_and_written_at_once_and_each_is_answered() {
+    let folder = common::Folder::new();
+    let shaky = |inner| -> Arc<dyn Io> {
+        let (short_write, interrupted) = (0.3, 0.3);
+        Arc::new(Fault::new(
+            inner,
+            FaultPlan {
+                short_write,
+                interrupted,
+                ..FaultPlan::default()
+            },
+        ))
+    };
+    let disks: [Box<dyn Disk>; 6] = [
+        Box::new(SimDisk::new(SIZE)),
+        Box::new(mapped(&folder, "mapped")),
+        Box::new(file(&folder, "posix", Arc::new(Posix))),
+        Box::new(file(&folder, "best", gds_rs::io::best())),
+        Box::new(file(&folder, "shaky", shaky(Arc::new(Posix)))),
+        Box::new(file(&folder, "shaky best", shaky(gds_rs::io::best()))),
+    ];
+    for disk in disks {
+        for number in 0..64 {
+            disk.write(number * BLOCK as u64, &stamp(number, 1))
+                .expect("written");
+        }
+        // Rounds that each read what the one before wrote, more than a queue takes.
+        let mut memory = [(); 2].map(|()| Blocks::new(24 * BLOCK).expect("memory"));
+        for round in 0..4u64 {
+            let [into, from] = &mut memory;
+            let (read_at, write_at) = (round % 2 * 32, (round + 1) % 2 * 32);
+            for (n, block) in from.chunks_mut(BLOCK).enumerate() {
+                block.copy_from_slice(&stamp(100 * (round + 1) + n as u64, 1));
+            }
+            let mut reads: Vec<_> = into.chunks_mut(BLOCK).enumerate().collect();
+            let mut reads: Vec<_> = reads
+                .iter_mut()
+                .map(|(n, part)| ((read_at + *n as u64) * BLOCK as u64, &mut **part))
+                .collect();
+            let writes: Vec<_> = from.chunks(BLOCK).enumerate().collect();
+            let writes: Vec<_> = writes
+                .iter()
+                .map(|(n, part)| ((write_at + *n as u64) * BLOCK as u64, *part))
+                .collect();
+            let done = disk.read_and_write(&mut reads, &writes);
+            assert_eq!((done.reads.len(), done.writes.len()), (24, 24));
+            assert!(done.reads.iter().all(Result::is_ok), "{disk:?}: {done:?}");
+            assert!(done.writes.iter().all(Result::is_ok), "{disk:?}: {done:?}");
+            for (n, block) in into.chunks(BLOCK).enumerate() {
+                let number = match round {
+                    0 => n as u64,
+                    _ => 100 * round + n as u64,
+                };
+                assert_eq!(block, &stamp(number, 1)[..], "{disk:?} {round} {n}");
+            }
+        }
+        let [into, from] = &mut memory;
+        let mut reads = [(0, &mut into[..BLOCK])];
+        let done = disk.read_and_write(&mut reads, &[(SIZE, &from[..BLOCK]), (0, &from[..BLOCK])]);
+        let errors: Vec<_> = done.writes.iter().map(|w| w.as_ref().err()).collect();
+        assert_eq!(
+            errors[0].map(gds_rs::Error::kind),
+            Some(ErrorKind::OutOfRange)
+        );
+        assert!(
+            done.reads[0].is_ok() && errors[1].is_none(),
+            "{disk:?}: {done:?}"
+        );
+        let done = disk.read_and_write(&mut [], &[]);
+        assert!(done.reads.is_empty() && done.writes.is_empty());
+    }
+}
+
+#[test]
+fn a_write_that_fails_among_many_is_not_tried_again() {
+    let folder = common::Folder::new();
+    let bad = 5 * BLOCK as u64;
+    let plan = FaultPlan {
+        io_error_at: Some(bad..bad + 1),
+        ..FaultPlan::default()
+    };
+    for (name, io) in [
+        ("posix", Arc::new(Posix) as Arc<dyn Io>),
+        ("best", gds_rs::io::best()),
+    ] {
+        let fault = Arc::new(Fault::new(io, plan.clone()));
+        let disk = file(&folder, name, fault.clone());
+        let memory = stamp(1, 16);
+        let pieces: Vec<_> = memory.chunks(BLOCK).enumerate().collect();
+        let pieces: Vec<_> = pieces
+            .iter()
+            .map(|(n, part)| (*n as u64 * BLOCK as u64, *part))
+            .collect();
+        let done = disk.read_and_write(&mut [], &pieces);
+        for (n, write) in done.writes.iter().enumerate() {
+            assert_eq!(write.is_err(), n == 5, "{name} {n}: {write:?}");
+        }
+        assert_eq!(fault.counts().io_errors, 1, "{name}");
+    }
+}
+
+#[test]
 fn sizes_offsets_and_memory_are_checked() {
     let folder = common::Folder::new();
     for disk in all(&folder) {

@@ -3,11 +3,12 @@
 mod kv_common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use gds_rs::ErrorKind;
 use gds_rs::kv::disk::{BLOCK, Blocks, Disk};
 use gds_rs::kv::sim::SimDisk;
 use gds_rs::kv::store::{KvConfig, Store};
+use gds_rs::{ErrorKind, Result};
 use kv_common::crash::{Map, contents};
 use kv_common::{Random, assert_clean, bytes, fresh, reopen, tiny};
 
@@ -208,4 +209,114 @@ fn many_random_flips_never_give_wrong_bytes_after_repair() {
         }
         assert_clean(&store);
     }
+}
+
+/// Notes how many reads fail.
+#[derive(Debug)]
+struct Counted {
+    inner: Arc<SimDisk>,
+    failed: AtomicU64,
+}
+
+impl Disk for Counted {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn resize(&self, size: u64) -> Result<()> {
+        self.inner.resize(size)
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.inner.read(offset, into).inspect_err(|_| {
+            self.failed.fetch_add(1, SeqCst);
+        })
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> Result<()> {
+        self.inner.write(offset, from)
+    }
+
+    fn write_durable(&self, offset: u64, from: &[u8]) -> Result<()> {
+        self.inner.write_durable(offset, from)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[test]
+fn opening_ends_at_the_first_list_of_runs_that_cannot_be_read() {
+    let config = tiny();
+    let (disk, map) = filled(&config);
+    let lists = blocks_with(&disk, b"GKVF");
+    assert!(lists.len() > 5, "{}", lists.len());
+    for list in &lists {
+        disk.set_unreadable(*list, true);
+    }
+    let counted = Arc::new(Counted {
+        inner: disk.clone(),
+        failed: AtomicU64::new(0),
+    });
+    let error = Store::open_on(counted.clone(), config.clone()).expect_err("unreadable");
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!(counted.failed.load(SeqCst), 1);
+    for list in &lists {
+        disk.set_unreadable(*list, false);
+    }
+    assert!(contents(&reopen(&disk, &config)).expect("works") == map);
+}
+
+#[test]
+fn a_list_of_runs_that_cannot_be_read_now_fails_repair_which_drops_nothing() {
+    let config = tiny();
+    let (disk, map) = filled(&config);
+    for list in blocks_with(&disk, b"GKVF") {
+        disk.set_unreadable(list, true);
+        let as_disk: Arc<dyn Disk> = disk.clone();
+        let error = Store::repair_on(&as_disk, &config).expect_err("unreadable");
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.message().contains("key 0"), "{error}");
+        disk.set_unreadable(list, false);
+    }
+    let report = repair(&disk, &config);
+    assert!(report.was_clean && report.lost.is_empty(), "{report:?}");
+    assert!(contents(&reopen(&disk, &config)).expect("works") == map);
+}
+
+#[test]
+fn a_list_of_runs_that_is_damaged_is_dropped_by_repair() {
+    let config = tiny();
+    let (disk, mut map) = filled(&config);
+    disk.flip(blocks_with(&disk, b"GKVF")[0] + 20, 1);
+    let report = repair(&disk, &config);
+    assert_eq!(report.lost.len(), 1, "{report:?}");
+    assert_eq!(report.lost[0].error.kind(), ErrorKind::Corrupted);
+    map.remove(&report.lost[0].key);
+    let store = reopen(&disk, &config);
+    assert!(contents(&store).expect("works") == map);
+    assert_clean(&store);
+}
+
+#[test]
+fn a_value_that_cannot_be_read_now_fails_repair_which_drops_nothing() {
+    let config = tiny();
+    let (disk, map) = filled(&config);
+    let store = reopen(&disk, &config);
+    let located = store.locate(b"key 003", 0..10).expect("works");
+    let place = located.expect("works").pieces[0].offset;
+    let other = store.locate(b"key 008", 0..10).expect("works");
+    disk.flip(other.expect("works").pieces[0].offset + 9, 1);
+    drop(store);
+    disk.set_unreadable(place, true);
+    let as_disk: Arc<dyn Disk> = disk.clone();
+    let error = Store::repair_on(&as_disk, &config).expect_err("unreadable");
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.message().contains("key 003"), "{error}");
+    assert_eq!(reopen(&disk, &config).keys(), map.len() as u64);
+    disk.set_unreadable(place, false);
+    let report = repair(&disk, &config);
+    assert_eq!(report.lost.len(), 1, "{report:?}");
+    assert_eq!(report.lost[0].key, b"key 008");
 }

@@ -28,7 +28,7 @@ pub use file::{FileDescriptors, OpenMode};
 pub use residency::{
     PAGE_SIZE, Residency, evict, residency, residency_cachestat, residency_mincore,
 };
-pub use whole::{FilePiece, read_pieces};
+pub use whole::{FilePiece, WrittenPiece, move_pieces, read_pieces};
 
 /// What to do with a range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,47 +13,86 @@ use super::{FileDescriptors, Io, Operation, Queue, Request};
 /// An offset in a file, bytes, and the memory that its bytes go to.
 pub type FilePiece<'a> = (u64, &'a mut [u8]);
 
+/// As `FilePiece`, with the memory that its bytes come from.
+pub type WrittenPiece<'a> = (u64, &'a [u8]);
+
 /// Reads pieces of a file, as many at once as the queue takes. Says which arrived whole: the
 /// others hold anything, and are the caller's to read again. A queue that failed is not given
 /// back.
 pub fn read_pieces(
-    mut queue: Box<dyn Queue>,
+    queue: Box<dyn Queue>,
     fd: RawFd,
     pieces: &mut [FilePiece<'_>],
 ) -> (Vec<bool>, Option<Box<dyn Queue>>) {
-    let mut whole = vec![false; pieces.len()];
+    let (moved, queue) = move_pieces(queue, fd, pieces, &[]);
+    let is_whole =
+        |(moved, piece): (i32, &FilePiece<'_>)| usize::try_from(moved) == Ok(piece.1.len());
+    (
+        moved.into_iter().zip(&*pieces).map(is_whole).collect(),
+        queue,
+    )
+}
+
+/// Writes and reads pieces of a file, as many at once as the queue takes, in no order. What came
+/// of each, bytes or -errno, those of `reads` first: what is short, or holds an error, is the
+/// caller's to do again, or not. A queue that failed is not given back, and what it had not done is
+/// short.
+pub fn move_pieces(
+    mut queue: Box<dyn Queue>,
+    fd: RawFd,
+    reads: &mut [FilePiece<'_>],
+    writes: &[WrittenPiece<'_>],
+) -> (Vec<i32>, Option<Box<dyn Queue>>) {
+    let mut moved = vec![0; reads.len() + writes.len()];
+    let mut requests = Vec::with_capacity(moved.len());
+    let request = |operation, token: usize, offset, pointer, size: usize| Request {
+        operation,
+        fd,
+        offset,
+        pointer,
+        size: u32::try_from(size).unwrap_or(0),
+        registered: false,
+        token: token as u64,
+    };
+    // Writes first: they are what takes longest.
+    for (n, (offset, memory)) in writes.iter().enumerate() {
+        let from = memory.as_ptr().cast_mut();
+        let (token, size) = (reads.len() + n, memory.len());
+        requests.push(request(Operation::Write, token, *offset, from, size));
+    }
+    for (n, (offset, memory)) in reads.iter_mut().enumerate() {
+        let into = memory.as_mut_ptr();
+        requests.push(request(Operation::Read, n, *offset, into, memory.len()));
+    }
     let mut done = Vec::with_capacity(queue.depth());
     let mut next = 0;
     loop {
-        while let Some((offset, memory)) = pieces.get_mut(next) {
-            let size = u32::try_from(memory.len()).unwrap_or(0);
-            let request = Request {
-                operation: Operation::Read,
-                fd,
-                offset: *offset,
-                pointer: memory.as_mut_ptr(),
-                size,
-                registered: false,
-                token: next as u64,
-            };
-            // SAFETY: the memory is borrowed until this returns. It returns when nothing is in
-            // flight, or after it dropped the queue, which waits for what is.
-            if size > 0 && !unsafe { queue.push(request) } {
+        while let Some(request) = requests.get(next) {
+            // SAFETY: the memory is borrowed until this returns, alone where it is read into, and
+            // writes only look at theirs. This returns when nothing is in flight, or after it
+            // dropped the queue, which waits for what is.
+            if request.size > 0 && !unsafe { queue.push(*request) } {
                 break;
             }
             next += 1;
         }
         if queue.in_flight() == 0 {
-            return (whole, Some(queue));
+            return (moved, Some(queue));
         }
-        if queue.wait(1, &mut done).is_err() {
+        // Woken seldom: for room for half as many again, or for all that is left.
+        let in_flight = queue.in_flight();
+        let minimum = if next < requests.len() {
+            in_flight.div_ceil(2)
+        } else {
+            in_flight
+        };
+        if queue.wait(minimum, &mut done).is_err() {
             drop(queue);
-            return (whole, None);
+            return (moved, None);
         }
         for completion in done.drain(..) {
-            let n = completion.token as usize;
-            if let (Some(piece), Some(whole)) = (pieces.get(n), whole.get_mut(n)) {
-                *whole = usize::try_from(completion.result) == Ok(piece.1.len());
+            if let Some(moved) = moved.get_mut(completion.token as usize) {
+                *moved = completion.result;
             }
         }
     }

@@ -8,10 +8,11 @@ use std::thread::{self, ThreadId};
 
 use parking_lot::Mutex;
 
-use super::{BLOCK, Disk, check, named};
+use super::{BLOCK, Disk, ReadAndWritten, check, named};
 use crate::base::align_down;
-use crate::error::{Error, Result};
-use crate::io::{FileDescriptors, FilePiece, Io, OpenMode, Queue, read_pieces};
+use crate::error::{Error, Result, is_transient_errno};
+use crate::io::{FileDescriptors, FilePiece, Io, OpenMode, Queue, WrittenPiece};
+use crate::io::{move_pieces, read_pieces};
 use crate::kv::bugs::{self, Bug};
 
 /// Pieces that are read at once.
@@ -171,6 +172,53 @@ impl Disk for FileDisk {
             }
         }
         Ok(by_uring)
+    }
+
+    fn read_and_write(
+        &self,
+        reads: &mut [FilePiece<'_>],
+        writes: &[WrittenPiece<'_>],
+    ) -> ReadAndWritten {
+        let fits = reads
+            .iter()
+            .all(|(at, into)| check(self, "read", *at, into).is_ok())
+            && writes
+                .iter()
+                .all(|(at, from)| check(self, "write", *at, from).is_ok());
+        let many = fits && reads.len() + writes.len() > 1;
+        let queue = if many { self.take_queue() } else { None };
+        // Nothing was moved yet, where there is no queue.
+        let mut moved = vec![0; reads.len() + writes.len()];
+        let mut done = ReadAndWritten::default();
+        if let Some(queue) = queue {
+            let kept;
+            (moved, kept) = move_pieces(queue, self.fd, reads, writes);
+            if let Some(queue) = kept {
+                self.keep_queue(queue);
+            }
+        }
+        let (read, written) = moved.split_at(reads.len());
+        for ((offset, into), moved) in reads.iter_mut().zip(read) {
+            let is_whole = usize::try_from(*moved) == Ok(into.len());
+            done.by_uring += u64::from(is_whole && self.io.name() == "io_uring");
+            done.reads.push(if is_whole {
+                Ok(())
+            } else {
+                self.read_by(self.fd, *offset, into)
+            });
+        }
+        for ((offset, from), moved) in writes.iter().zip(written) {
+            let (size, errno) = (from.len(), moved.saturating_neg());
+            done.writes.push(if usize::try_from(*moved) == Ok(size) {
+                Ok(())
+            } else if errno > 0 && !is_transient_errno(errno) {
+                // Not again: it would say that all is well where it was not.
+                Err(self.failed(errno, "write", size, *offset))
+            } else {
+                self.write(*offset, from)
+            });
+        }
+        done
     }
 
     fn write(&self, offset: u64, from: &[u8]) -> Result<()> {

@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::FilePiece;
+use crate::io::{FilePiece, WrittenPiece};
 
 pub use blocks::{Blocks, SharedBlocks};
 pub use dax::DaxDisk;
@@ -20,6 +20,17 @@ pub use file::FileDisk;
 
 /// The unit of every read, write and offset, bytes.
 pub const BLOCK: usize = 4096;
+
+/// What came of several reads and writes.
+#[derive(Debug, Default)]
+pub struct ReadAndWritten {
+    /// Of each read, in order.
+    pub reads: Vec<Result<()>>,
+    /// Of each write, in order.
+    pub writes: Vec<Result<()>>,
+    /// Reads that io_uring did.
+    pub by_uring: u64,
+}
 
 /// A disk. Calls block; many threads may call at once.
 ///
@@ -60,6 +71,23 @@ pub trait Disk: Send + Sync + fmt::Debug {
             self.read(*offset, into)?;
         }
         Ok(0)
+    }
+
+    /// As `read` and `write`, for several pieces of which none touches what another one does: the
+    /// disk may work at all of them together.
+    fn read_and_write(
+        &self,
+        reads: &mut [FilePiece<'_>],
+        writes: &[WrittenPiece<'_>],
+    ) -> ReadAndWritten {
+        let mut done = ReadAndWritten::default();
+        for (offset, from) in writes {
+            done.writes.push(self.write(*offset, from));
+        }
+        for (offset, into) in reads {
+            done.reads.push(self.read(*offset, into));
+        }
+        done
     }
 
     /// Writes all of `from` at `offset`. Durable only after a [`Disk::flush`] that began after

@@ -5,7 +5,8 @@
 //! ring as they are: so it needs little room, which nobody else may take. Moves are not logged:
 //! until that checkpoint the old places stay untouched, so a crash before
 //! it loses nothing, and after it nothing refers to them. Checksums travel with the reference, so
-//! a copy that went wrong is found by whoever reads it.
+//! a copy that went wrong is found by whoever reads it. Small values are packed into new pages;
+//! `moving` copies all others.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,30 +18,25 @@ use super::checkpoint::MetaLog;
 use super::fill::Fill;
 use super::index::Entry;
 use super::key::Key;
+use super::moving::{Alive, Mover};
 use super::page;
 use super::pages::PageWriter;
 use super::read::runs_of;
 use super::reference::{Extent, Manifest, Reference, Run};
 use super::space::{Candidate, Level, Space, Stream};
-use super::value::{Stored, store_manifest, stored};
+use super::value::{store_manifest, stored};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kv::disk::{BLOCK, Blocks, Disk};
+use crate::kv::disk::BLOCK;
 use crate::kv::wal::Lsn;
 
-/// Bytes that are copied at a time.
-const COPY: u64 = 1 << 20;
 /// Rounds of one cleaning, so that it ends.
 const ROUNDS: usize = 64;
 /// Keys and bytes that are moved before a look whether writers need a checkpoint.
 const PART_KEYS: usize = 32 << 10;
 const PART_BYTES: u64 = 64 << 20;
-
-/// Something alive in a segment that is cleaned.
-struct Alive {
-    key: Key,
-    lsn: Lsn,
-    reference: Reference,
-}
+/// Segments that one round fills in a file that grows, at least and at most.
+const GROW_MIN: u64 = 2;
+const GROW_MAX: u64 = 8;
 
 impl Alive {
     /// Whether a part of it lies in one of these segments.
@@ -80,7 +76,7 @@ impl Shared {
         group: &mut Group,
         all: bool,
     ) -> Result<u64> {
-        let mut freed = 0;
+        let (mut freed, mut in_vain) = (0, 0);
         for _ in 0..ROUNDS {
             if !all && !self.is_low() {
                 break;
@@ -94,7 +90,10 @@ impl Shared {
             self.counters.gc_rounds.fetch_add(1, Relaxed);
             let gained = self.space.free_and_all().0.saturating_sub(before);
             freed += gained;
-            if gained == 0 {
+            in_vain += u32::from(gained == 0);
+            // Few segments are filled at first in a file that grows, and the index may have taken
+            // what they won.
+            if in_vain > u32::from(self.space.may_grow()) {
                 break;
             }
         }
@@ -187,13 +186,25 @@ impl Shared {
         candidates.retain(|c| c.live < worth && !meta.bad.contains(&c.segment));
         candidates.sort_by(|a, b| score(b).total_cmp(&score(a)));
         let (free, _) = self.space.free_and_all();
+        if !self.space.may_grow() {
+            return self.fitting(&candidates, free.saturating_sub(1).max(1));
+        }
+        // Into what is free, and into new room where that would win nothing: a file that grows
+        // gets new blocks as it is written, which takes longer than writing over old ones.
+        let few = free.clamp(GROW_MIN, GROW_MAX);
+        let chosen = self.fitting(&candidates, few);
+        if chosen.is_empty() && few < GROW_MAX {
+            return self.fitting(&candidates, GROW_MAX);
+        }
+        chosen
+    }
+
+    /// The first of these segments whose live bytes fit into `room` segments; none where that
+    /// would fill as many as it frees.
+    fn fitting(&self, candidates: &[Candidate], room: u64) -> Vec<u32> {
         // What alignment and whole pages waste in the new segments, and one for the index.
+        let size = self.space.segment_bytes();
         let capacity = size - size / 8;
-        let room = if self.space.may_grow() {
-            8
-        } else {
-            free.saturating_sub(1).max(1)
-        };
         let budget = room.saturating_mul(capacity);
         let mut live = 0;
         let mut chosen = Vec::new();
@@ -288,137 +299,159 @@ impl Shared {
     ) -> Result<()> {
         let next = meta.number + 1;
         let mut pages = PageWriter::new(self, next);
-        for item in alive {
+        let mut mover = Mover::new(self, next);
+        let queued = alive.into_iter().try_for_each(|item| {
             keys.push(item.key.clone());
-            let key = item.key.bytes();
-            let moved = match &item.reference {
-                Reference::Slot(slot) => match self.page(slot, self.space.generation(slot.page)) {
-                    Ok(bytes) => match page::value_of(&bytes, slot, key) {
-                        Some(value) => {
-                            self.counters
-                                .gc_bytes
-                                .fetch_add(value.len() as u64, Relaxed);
-                            pages.push(key, item.lsn, value, item.reference.clone())?;
-                            continue;
-                        }
-                        None => Err(Error::new(ErrorKind::Corrupted, "a slot is damaged")),
-                    },
-                    Err(error) => Err(error),
-                },
-                Reference::Block { .. } | Reference::Extent(_) => self.move_extent(&item),
-                Reference::Manifest(manifest) => self.move_manifest(&item, manifest, victims),
-                _ => continue,
-            };
-            match moved {
-                Ok(stored) => {
-                    let to = stored.reference.clone();
-                    self.swap(key, item.lsn, &item.reference, to, next);
+            match item.reference.clone() {
+                Reference::Slot(slot) => {
+                    let page = match self.page(&slot, self.space.generation(slot.page)) {
+                        Ok(page) => page,
+                        Err(error) => return self.stays(meta, &item, error),
+                    };
+                    let Some(value) = page::value_of(&page, &slot, item.key.bytes()) else {
+                        let error = Error::new(ErrorKind::Corrupted, "a slot is damaged");
+                        return self.stays(meta, &item, error);
+                    };
+                    let bytes = value.len() as u64;
+                    self.counters.gc_bytes.fetch_add(bytes, Relaxed);
+                    pages.push(item.key.bytes(), item.lsn, value, item.reference)
                 }
-                // What cannot be read stays where it is; its segment is not tried again.
-                Err(error) if matches!(error.kind(), ErrorKind::Corrupted | ErrorKind::Io) => {
-                    item.reference.pieces(key.len(), &mut |offset, _| {
-                        meta.bad.extend(self.space.segment_of(offset));
-                    });
-                    self.remember(error);
+                Reference::Block { .. } | Reference::Extent(_) => {
+                    self.queue_extent(&mut mover, item)
                 }
-                Err(error) => return Err(error),
+                Reference::Manifest(list) => {
+                    self.queue_manifest(&mut mover, item, Manifest::clone(&list), victims)
+                }
+                _ => Ok(()),
             }
-        }
-        pages.finish()
+        });
+        // What is queued is moved after an error too.
+        mover.finish();
+        let stay = std::mem::take(&mut mover.failed).into_iter();
+        let all = stay.fold(queued, |all, (item, error)| {
+            all.and(self.stays(meta, &item, error))
+        });
+        all.and_then(|()| pages.finish())
     }
 
-    /// Copies one run to new room: in one piece, or in several where `split`.
-    fn copy_run(&self, run: Run, key_len: usize, split: bool) -> Result<Vec<Run>> {
-        let mut runs = Vec::new();
-        let copied = self.copy_to(run, key_len, split, &mut runs);
-        if let Err(error) = copied {
-            for run in runs {
-                self.space.settle(run);
-            }
+    /// What cannot be read stays where it is; its segment is not tried again.
+    fn stays(&self, meta: &mut MetaLog, item: &Alive, error: Error) -> Result<()> {
+        if !matches!(error.kind(), ErrorKind::Corrupted | ErrorKind::Io) {
             return Err(error);
         }
-        self.counters.gc_bytes.fetch_add(run.bytes, Relaxed);
-        Ok(runs)
-    }
-
-    fn copy_to(&self, run: Run, key_len: usize, split: bool, runs: &mut Vec<Run>) -> Result<()> {
-        let mut blocks = Blocks::used(run.bytes.min(COPY) as usize)?;
-        let mut done = 0;
-        while done < run.bytes {
-            let wanted = run.bytes - done;
-            let least = if split { BLOCK as u64 } else { wanted };
-            let summary = 64 + key_len as u64 + wanted / 1024;
-            let room = self.allocate(Stream::Moved, wanted, least, summary, Level::Cleaning)?;
-            runs.push(room);
-            let mut at = 0;
-            while at < room.bytes {
-                let now = (room.bytes - at).min(COPY) as usize;
-                self.disk.read(run.offset + done + at, &mut blocks[..now])?;
-                self.disk.write(room.offset + at, &blocks[..now])?;
-                at += now as u64;
-            }
-            done += room.bytes;
-        }
+        item.reference
+            .pieces(item.key.bytes().len(), &mut |offset, _| {
+                meta.bad.extend(self.space.segment_of(offset));
+            });
+        self.remember(error);
         Ok(())
     }
 
-    fn move_extent(self: &Arc<Self>, item: &Alive) -> Result<Stored> {
+    /// Room for a run that moves: in one piece, or for a part of it where it may be `split`.
+    fn room_for(&self, bytes: u64, key_len: usize, split: bool) -> Result<Run> {
+        let least = if split { BLOCK as u64 } else { bytes };
+        let summary = 64 + key_len as u64 + bytes / 1024;
+        self.allocate(Stream::Moved, bytes, least, summary, Level::Cleaning)
+    }
+
+    fn queue_extent(self: &Arc<Self>, mover: &mut Mover<'_>, item: Alive) -> Result<()> {
         let Some(run) = runs_of(&item.reference).first().copied() else {
             return Err(Error::new(
                 ErrorKind::Internal,
                 "an extent without a run was to move",
             ));
         };
-        let runs = self.copy_run(run, item.key.bytes().len(), false)?;
-        let to = runs.first().map_or(0, |r| r.offset);
+        let room = self.room_for(run.bytes, item.key.bytes().len(), false)?;
         let reference = match &item.reference {
             Reference::Block { len, crc, .. } => Reference::Block {
-                offset: to,
+                offset: room.offset,
                 len: *len,
                 crc: *crc,
             },
             Reference::Extent(extent) => Reference::Extent(Arc::new(Extent {
-                offset: to,
+                offset: room.offset,
                 ..Extent::clone(extent)
             })),
             other => other.clone(),
         };
-        Ok(stored(self, reference, runs))
+        let to = stored(self, reference, vec![room]);
+        mover.begin(item);
+        match mover.copy(run, room.offset) {
+            Ok(()) => mover.end(to),
+            Err(error) => {
+                mover.give_up(to, error.clone());
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
-    /// Moves the runs that lie in victims, and the list of runs.
-    fn move_manifest(
+    /// Queues the runs that lie in victims, and writes the list of runs.
+    fn queue_manifest(
         self: &Arc<Self>,
-        item: &Alive,
-        manifest: &Manifest,
+        mover: &mut Mover<'_>,
+        item: Alive,
+        mut list: Manifest,
         victims: &HashSet<u32>,
-    ) -> Result<Stored> {
-        let key_len = item.key.bytes().len();
-        let mut allocations = Vec::new();
-        let mut changed = manifest.clone();
-        let moved = [&mut changed.runs, &mut changed.crc_runs]
-            .into_iter()
-            .try_for_each(|list| {
-                let old = std::mem::take(list);
-                for run in old {
-                    let inside = self.space.segment_of(run.offset);
-                    if inside.is_some_and(|n| victims.contains(&n)) {
-                        let runs = self.copy_run(run, key_len, true)?;
-                        allocations.extend(&runs);
-                        list.extend(runs);
-                    } else {
-                        list.push(run);
-                    }
-                }
-                Ok::<_, Error>(())
-            });
-        if let Err(error) = moved {
-            for run in allocations {
-                self.space.settle(run);
+    ) -> Result<()> {
+        let (key_len, from) = (item.key.bytes().len(), item.reference.clone());
+        mover.begin(item);
+        let mut rooms = Vec::new();
+        let queued = self.queue_runs(mover, key_len, &mut list, victims, &mut rooms);
+        // Written now, so that it lies beside its runs: nobody knows it until they are all there.
+        let to = queued.and_then(|()| store_manifest(self, key_len, list, Vec::new()));
+        match to {
+            Ok(mut to) => {
+                to.hold(rooms);
+                mover.end(to);
+                Ok(())
             }
-            return Err(error);
+            Err(error) => {
+                mover.give_up(stored(self, from, rooms), error.clone());
+                match error.kind() {
+                    // Told when it is known that nothing is written to its room any more.
+                    ErrorKind::Corrupted | ErrorKind::Io => Ok(()),
+                    _ => Err(error),
+                }
+            }
         }
-        store_manifest(self, key_len, changed, allocations)
+    }
+
+    fn queue_runs(
+        &self,
+        mover: &mut Mover<'_>,
+        key_len: usize,
+        list: &mut Manifest,
+        victims: &HashSet<u32>,
+        rooms: &mut Vec<Run>,
+    ) -> Result<()> {
+        for runs in [&mut list.runs, &mut list.crc_runs] {
+            for mut run in std::mem::take(runs) {
+                let inside = self.space.segment_of(run.offset);
+                if !inside.is_some_and(|n| victims.contains(&n)) {
+                    runs.push(run);
+                    continue;
+                }
+                while run.bytes > 0 {
+                    let room = self.room_for(run.bytes, key_len, true)?;
+                    rooms.push(room);
+                    runs.push(room);
+                    mover.copy(
+                        Run {
+                            bytes: room.bytes,
+                            ..run
+                        },
+                        room.offset,
+                    )?;
+                    if let Some(error) = mover.failure() {
+                        return Err(error);
+                    }
+                    run.offset += room.bytes;
+                    run.bytes -= room.bytes;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Moves all that is worth it and gives free segments back to the file system.

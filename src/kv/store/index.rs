@@ -14,6 +14,7 @@ use hashbrown::hash_table::Entry as Place;
 use super::key::{Hasher, Key};
 use super::ordered::Ordered;
 use super::reference::Reference;
+use crate::error::Result;
 use crate::kv::sync::{RwLock, Tally};
 use crate::kv::wal::Lsn;
 
@@ -456,15 +457,18 @@ impl Index {
         into.extend(self.shards[n].read().table.iter().map(|e| e.key.clone()));
     }
 
-    /// Calls `each` for every entry with the right to change it; only while opening.
-    pub fn for_each_mut(&self, each: &mut dyn FnMut(&mut Entry)) {
+    /// Calls `each` for every entry with the right to change it, up to the first error; only while
+    /// opening.
+    pub fn try_for_each_mut(&self, each: &mut dyn FnMut(&mut Entry) -> Result<()>) -> Result<()> {
         for shard in &self.shards {
             for entry in &mut shard.write().table {
                 let before = entry.cost(self.ordered.is_some());
-                each(entry);
+                let done = each(entry);
                 self.add_cost(before, entry.cost(self.ordered.is_some()));
+                done?;
             }
         }
+        Ok(())
     }
 
     /// Calls `each` with up to `most` keys in order from `from` to `to`, deleted ones too. It must

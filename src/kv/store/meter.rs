@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::base::clock::now_ns;
 use crate::error::Result;
-use crate::io::FilePiece;
-use crate::kv::disk::Disk;
+use crate::io::{FilePiece, WrittenPiece};
+use crate::kv::disk::{Disk, ReadAndWritten};
 use crate::metrics::{Histogram, Latency};
 
 /// A disk that counts.
@@ -153,6 +153,34 @@ impl Disk for Meter {
         let by_uring = self.timed(&self.read, || self.disk.read_many(pieces))?;
         self.uring_reads.fetch_add(by_uring, Relaxed);
         Ok(by_uring)
+    }
+
+    /// Timed as one operation: a write, where there is one.
+    fn read_and_write(
+        &self,
+        reads: &mut [FilePiece<'_>],
+        writes: &[WrittenPiece<'_>],
+    ) -> ReadAndWritten {
+        let read: usize = reads.iter().map(|(_, into)| into.len()).sum();
+        let written: usize = writes.iter().map(|(_, from)| from.len()).sum();
+        self.reads.fetch_add(reads.len() as u64, Relaxed);
+        self.read_bytes.fetch_add(read as u64, Relaxed);
+        self.writes.fetch_add(writes.len() as u64, Relaxed);
+        self.written_bytes.fetch_add(written as u64, Relaxed);
+        let vectored = u64::from(reads.len() > 1);
+        self.vectored_reads.fetch_add(vectored, Relaxed);
+        let into = if writes.is_empty() {
+            &self.read
+        } else {
+            &self.write
+        };
+        let start = now_ns();
+        let done = self.disk.read_and_write(reads, writes);
+        let end = now_ns();
+        into.record(end - start);
+        self.count_now(end, (reads.len() + writes.len()) as u64);
+        self.uring_reads.fetch_add(done.by_uring, Relaxed);
+        done
     }
 
     fn write(&self, offset: u64, from: &[u8]) -> Result<()> {

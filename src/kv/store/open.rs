@@ -411,51 +411,44 @@ fn replay(
 ///
 /// # Errors
 /// `Corrupted` for a value outside of the store. What reading a list answers, unless the list is
-/// damaged: without it the value's runs would count as free, and be written over.
+/// damaged: without it the value's runs would count as free, and be written over. The first error
+/// ends it.
 pub(crate) fn count_live(disk: &dyn Disk, space: &Space, id: u64, index: &Index) -> Result<()> {
     let mut gone = Vec::new();
-    let (mut outside, mut unread) = (None, None);
-    index.for_each_mut(&mut |entry| {
+    index.try_for_each_mut(&mut |entry| {
         if let Reference::Unread {
             len,
             offset,
             bytes,
             crc,
         } = entry.reference
+            && space.segment_of(offset).is_some()
         {
-            let inside = space.segment_of(offset);
-            match inside.map(|_| read_manifest(disk, id, (len, offset, bytes, crc))) {
-                Some(Ok(list)) => entry.reference = Reference::Manifest(Arc::new(list)),
+            match read_manifest(disk, id, (len, offset, bytes, crc)) {
+                Ok(list) => entry.reference = Reference::Manifest(Arc::new(list)),
                 // The value is lost; getting it says so.
-                Some(Err(error)) if error.kind() == ErrorKind::Corrupted => {}
-                Some(Err(error)) => unread = Some(error),
-                None => {}
+                Err(error) if error.kind() == ErrorKind::Corrupted => {}
+                Err(error) => return Err(error),
             }
         }
         if entry.reference.is_tombstone() && !entry.dirty {
             gone.push((entry.key.clone(), entry.lsn));
         }
-        entry
-            .reference
-            .pieces(entry.key.bytes().len(), &mut |offset, bytes| {
-                if space.segment_of(offset).is_none()
-                    || space.segment_of(offset + bytes - 1).is_none()
-                {
-                    outside = Some(offset);
-                }
-            });
-        if outside.is_none() {
-            space.born(&entry.reference, entry.key.bytes().len());
-            space.hold(&entry.reference, entry.key.bytes().len());
+        let (key_len, mut outside) = (entry.key.bytes().len(), None);
+        entry.reference.pieces(key_len, &mut |offset, bytes| {
+            if space.segment_of(offset).is_none() || space.segment_of(offset + bytes - 1).is_none()
+            {
+                outside = Some(offset);
+            }
+        });
+        if let Some(offset) = outside {
+            let message = "open a store: a value lies outside of it; it was cut, or it is damaged";
+            return Err(Error::new(ErrorKind::Corrupted, message).with_offset(offset));
         }
-    });
-    if let Some(error) = unread {
-        return Err(error);
-    }
-    if let Some(offset) = outside {
-        let message = "open a store: a value lies outside of it; it was cut, or it is damaged";
-        return Err(Error::new(ErrorKind::Corrupted, message).with_offset(offset));
-    }
+        space.born(&entry.reference, key_len);
+        space.hold(&entry.reference, key_len);
+        Ok(())
+    })?;
     for (key, lsn) in gone {
         index.forget(key.bytes(), lsn);
     }

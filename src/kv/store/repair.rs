@@ -382,7 +382,7 @@ fn rebuild(disk: &Arc<dyn Disk>, config: &KvConfig, reason: Error) -> Result<Rep
         reason: Some(reason),
         ..RepairReport::default()
     };
-    fill(&parts, found, &listed, newest_delete, &mut report);
+    fill(&parts, found, &listed, newest_delete, &mut report)?;
     count_live(&*disk, &parts.space, id, &parts.index)?;
     let shared = assemble(parts);
     shared.checkpoint()?;
@@ -401,11 +401,19 @@ fn rebuild(disk: &Arc<dyn Disk>, config: &KvConfig, reason: Error) -> Result<Rep
 }
 
 /// Deletes the keys whose values are not what was written.
+///
+/// # Errors
+/// When one cannot be read: before any of those that were found with it is deleted.
 fn drop_damaged(shared: &Arc<Shared>, report: &mut RepairReport) -> Result<()> {
     loop {
         let before = report.lost.len();
         // A report names a thousand at most: look again until there is none.
-        for problem in shared.verify()?.first {
+        let problems = shared.verify()?.first;
+        let unread = |p: &&Problem| !p.key.is_empty() && !is_damage(&p.error);
+        if let Some(problem) = problems.iter().find(unread) {
+            return Err(unreadable(&problem.key, &problem.error));
+        }
+        for problem in problems {
             if !problem.key.is_empty() && shared.delete(&problem.key)?.0 {
                 report.lost.push(problem);
             }
@@ -423,7 +431,7 @@ fn fill(
     listed: &Listed,
     newest_delete: Option<Lsn>,
     report: &mut RepairReport,
-) {
+) -> Result<()> {
     let disk: &dyn Disk = &*parts.disk;
     let id = id_of(&parts.uuid);
     let inside = |offset: u64| {
@@ -434,33 +442,38 @@ fn fill(
         claims.sort_by_key(|c| std::cmp::Reverse(c.seq));
         let in_force = claims.iter().any(|c| c.source == Source::InForce);
         let told = claims.iter().any(|c| c.source != Source::Summary);
-        let mut usable = claims.into_iter().filter_map(|claim| {
-            let place = match claim.reference {
-                Reference::Unread {
-                    len,
-                    offset,
-                    bytes,
-                    crc,
-                } => {
-                    let list = read_manifest(disk, id, (len, offset, bytes, crc)).ok()?;
-                    Reference::Manifest(Arc::new(list))
+        let (mut usable, mut unread) = (Vec::new(), None);
+        for claim in claims {
+            match place_of(disk, id, &claim.reference) {
+                Ok(Some(place)) => {
+                    let mut fits = true;
+                    place.pieces(key.len(), &mut |offset, bytes| {
+                        fits &= inside(offset) && inside(offset + bytes - 1);
+                    });
+                    if fits {
+                        usable.push(place);
+                    }
                 }
-                other => other,
-            };
-            let mut fits = true;
-            place.pieces(key.len(), &mut |offset, bytes| {
-                fits &= inside(offset) && inside(offset + bytes - 1);
-            });
-            fits.then_some(place)
-        });
+                Ok(None) => {}
+                // An older place does where a newer one is whole.
+                Err(error) if !usable.is_empty() => unread = Some(error),
+                Err(error) => return Err(unreadable(&key, &error)),
+            }
+        }
+        let mut usable = usable.into_iter();
         let Some(mut reference) = usable.next() else {
             continue;
         };
         // A value that was moved: its old place may be written over, or the new one damaged.
         let others: Vec<Reference> = usable.filter(|o| !o.same_place(&reference)).collect();
-        if !others.is_empty() && !holds(disk, &reference, id, &key) {
+        let is_alone = others.is_empty() && unread.is_none();
+        if !is_alone && !holds(disk, &reference, id, &key) {
             let other = others.into_iter().find(|o| holds(disk, o, id, &key));
-            reference = other.unwrap_or(reference);
+            reference = match (other, unread) {
+                (Some(other), _) => other,
+                (None, Some(error)) => return Err(unreadable(&key, &error)),
+                (None, None) => reference,
+            };
         }
         if !reference.is_tombstone() {
             report.from_summaries += u64::from(!told);
@@ -473,6 +486,48 @@ fn fill(
         }
         let replaced = parts.index.apply(&key, lsn, reference, |_| false);
         parts.inline_bytes.add_held(replaced.inline_bytes);
+    }
+    Ok(())
+}
+
+/// What `claim` names, with its list of runs; `None` where that is damaged.
+fn place_of(disk: &dyn Disk, id: u64, claim: &Reference) -> Result<Option<Reference>> {
+    let &Reference::Unread {
+        len,
+        offset,
+        bytes,
+        crc,
+    } = claim
+    else {
+        return Ok(Some(claim.clone()));
+    };
+    match read_manifest(disk, id, (len, offset, bytes, crc)) {
+        Ok(list) => Ok(Some(Reference::Manifest(Arc::new(list)))),
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether what was read is wrong, or lies outside of the store. Anything else may pass: what
+/// cannot be read now is not known to be lost.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupted | ErrorKind::OutOfRange)
+}
+
+/// Why repair leaves all as it is.
+fn unreadable(key: &[u8], why: &Error) -> Error {
+    let mut name = key.escape_ascii().to_string();
+    name.truncate(80);
+    let message = format!(
+        "repair a store: the value of key \"{name}\" cannot be read now, which does not say that \
+         it is lost: {}; it was not dropped, repair again. If that stays so, delete the key, or \
+         copy the store to a sound disk with zeros for what cannot be read, and repair the copy",
+        why.message()
+    );
+    let error = Error::new(why.kind(), message).with_errno(why.errno());
+    match why.offset() {
+        Some(offset) => error.with_offset(offset),
+        None => error,
     }
 }
 

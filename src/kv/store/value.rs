@@ -36,6 +36,13 @@ pub(crate) struct Stored {
     allocations: Vec<Run>,
 }
 
+impl Stored {
+    /// Holds more room until it drops.
+    pub fn hold(&mut self, rooms: Vec<Run>) {
+        self.allocations.extend(rooms);
+    }
+}
+
 impl Drop for Stored {
     fn drop(&mut self) {
         settle_all(&self.shared, &mut self.allocations);
