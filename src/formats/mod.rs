@@ -27,6 +27,8 @@ mod plan;
 pub mod safetensors;
 mod source;
 pub mod tensor;
+#[cfg(feature = "arrow")]
+mod work;
 
 #[cfg(feature = "arrow")]
 pub use array::{Array, Batch, Slice};

@@ -2,11 +2,8 @@
 //! columns are decoded side by side.
 
 use std::cmp::Reverse;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread;
 
 use arrow_array::{Array as _, ArrayRef, RecordBatchReader};
 use arrow_schema::{DataType, Field, FieldRef, Schema};
@@ -26,11 +23,9 @@ use super::reader::Parquet;
 use super::select::{Part, Root};
 use super::straight::Straight;
 use crate::engine::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::Array;
-
-/// Fewer bytes are not worth a thread.
-const ALONE: u64 = 64 << 10;
+use crate::formats::work::side_by_side;
 
 /// A column, decoded: its field, and its values in pieces that follow each other.
 #[derive(Debug)]
@@ -268,50 +263,6 @@ impl Job<'_> {
 
 fn bytes_of(chunk: &Chunk) -> u64 {
     chunk.runs.iter().map(|run| run.bytes.len() as u64).sum()
-}
-
-/// Does pieces of work, each once, until all are done or one fails: on all cores, where there are
-/// enough bytes to be worth it.
-pub(super) fn side_by_side(
-    units: usize,
-    bytes: u64,
-    work: impl Fn(usize) -> Result<()> + Sync,
-) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    // The first one by its number, whichever thread came first.
-    let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-    let all = || {
-        loop {
-            let unit = next.fetch_add(1, Relaxed);
-            if unit >= units {
-                return;
-            }
-            if let Err(error) = work(unit) {
-                next.store(units, Relaxed);
-                let mut failed = failed.lock();
-                if failed.as_ref().is_none_or(|(other, _)| unit < *other) {
-                    *failed = Some((unit, error));
-                }
-            }
-        }
-    };
-    let threads = match bytes < ALONE {
-        true => 1,
-        false => threads(),
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads.min(units) {
-            // Without the thread the others do its share.
-            let _ = thread::Builder::new().spawn_scoped(scope, all);
-        }
-        all();
-    });
-    failed.into_inner().map_or(Ok(()), |(_, error)| Err(error))
-}
-
-/// Threads that decode at once, at most.
-pub(super) fn threads() -> usize {
-    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// What the crate decodes a column with.
