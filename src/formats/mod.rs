@@ -28,6 +28,7 @@ pub mod safetensors;
 mod source;
 pub mod tensor;
 #[cfg(feature = "arrow")]
+#[cfg_attr(not(feature = "parquet"), allow(dead_code))]
 mod work;
 
 #[cfg(feature = "arrow")]

@@ -9,13 +9,13 @@
 //! (`straight`), and where columns are nested when it is whole (`place`). There is one layout,
 //! whoever did it.
 //!
-//! Memory: the bytes that are read, and twice the decoded columns. Where pieces go to their place at
-//! once it is less: on the host device the columns once and what one thread is ahead of another, on
-//! others a piece a thread and texts whose length the file does not tell. A page of gzip may make
-//! 1032 times its bytes before it is refused. What a file claims beyond the limit of the selection
-//! is refused before it is allocated. On the device: the decoded columns, and for the encoded bytes,
-//! the decompressed ones and what is in between some GiB at a time (`lots`), of nested columns all
-//! at once.
+//! Memory: the bytes that are read, and twice the decoded columns. Where pieces go to their place
+//! at once it is less: on the host device the columns once and what one thread is ahead of another,
+//! on others a piece a thread and texts whose length the file does not tell. A page of gzip may
+//! make 1032 times its bytes before it is refused. What a file claims beyond the limit of the
+//! selection is refused before it is allocated. On the device: the decoded columns, and for the
+//! encoded bytes, the decompressed ones and what is in between some GiB at a time (`lots`), of
+//! nested columns all at once.
 //!
 //! The format: github.com/apache/parquet-format.
 
