@@ -315,12 +315,7 @@ GDS_FN void gds_put_strings(unsigned char *to, const unsigned char *from, gds_ea
             GDS_UNROLL
             for (unsigned n = 0; n < AT_ONCE; n++) {
                 const unsigned place = first + n * GDS_LANES + lane;
-                /* The last string that begins here or before: those without bytes come first. */
-                unsigned which = 0;
-                GDS_UNROLL
-                for (unsigned step = GDS_LANES / 2; step > 0; step /= 2) {
-                    which += gds_of_lane(before, which + step) <= place ? step : 0;
-                }
+                const unsigned which = gds_string_at(before, place);
                 const unsigned within = place - gds_of_lane(before, which);
                 origins[n] = from + gds_of_lane(at, which) + within;
             }
