@@ -123,8 +123,9 @@ GDS_FN unsigned gds_put_one(const gds_parquet_page &page, const gds_parquet_colu
     const gds_u64 *scratch = reinterpret_cast<const gds_u64 *>(page.scratch);
     const unsigned in = column.width_in;
     if (column.conversion == GDS_PARQUET_BITS) {
+        const unsigned *words = reinterpret_cast<const unsigned *>(page.scratch);
         return page.encoding == GDS_PARQUET_PLAIN ? from[rank / 8] >> (rank % 8) & 1
-                                                  : (unsigned)scratch[rank] & 1;
+                                                  : words[rank / 32] >> (rank % 32) & 1;
     }
     if (page.encoding == GDS_PARQUET_BYTE_STREAM_SPLIT) {
         gds_put_bytes(column, place, [&](unsigned i) {
