@@ -8,6 +8,7 @@ use std::ops::Range;
 use arrow_buffer::BooleanBufferBuilder;
 use parking_lot::Mutex;
 
+use super::straight::pad;
 use crate::engine::{Buffer, Context};
 use crate::error::Result;
 use crate::formats::work;
@@ -72,12 +73,14 @@ impl<'a> Bits<'a> {
         work::upload(self.context, &parts)
     }
 
-    /// Puts the bytes that parts share to their place: all of them have given their bits.
-    pub fn end(&self) -> Result<()> {
+    /// Puts the bytes that parts share to their place, and zeros behind those of all `rows`: every
+    /// part has given its bits.
+    pub fn end(&self, rows: u64) -> Result<()> {
         let edges = self.edges.lock();
-        let own = edges.iter();
         let part = |(at, byte)| (std::slice::from_ref(byte), &self.memory, self.at + at);
-        self.context.upload(&own.map(part).collect::<Vec<_>>())
+        let behind = pad(&self.memory, self.at + rows.div_ceil(8));
+        let all: Vec<work::Upload<'_>> = edges.iter().map(part).chain([behind]).collect();
+        self.context.upload(&all)
     }
 
     /// Adds the bits of rows to bytes that they do not fill; the range of those that they do.
@@ -148,7 +151,7 @@ mod tests {
             bits.put(rows, own.inner().as_slice()).expect("room");
         }
         bits.ones(ones.into_iter()).expect("room");
-        bits.end().expect("room");
+        bits.end(ROWS).expect("room");
         let mut back = vec![0; 1 << 20];
         context.download(&memory, 0, &mut back).expect("bytes");
         (back, wanted)
@@ -170,9 +173,11 @@ mod tests {
                 let found = own[row / 8] >> (row % 8) & 1 == 1;
                 assert_eq!(found, wanted, "row {row}, cuts {cuts:?}");
             }
-            // Nothing else was touched, and no bit behind the last row is set.
+            // No bit behind the last row is set, zeros fill 64 bytes, and nothing else was touched.
             assert!(bytes[..64].iter().all(|byte| *byte == 0xA5));
-            assert!(bytes[64 + size..].iter().all(|byte| *byte == 0xA5));
+            let behind = (64 + size).next_multiple_of(64);
+            assert!(bytes[64 + size..behind].iter().all(|byte| *byte == 0));
+            assert!(bytes[behind..].iter().all(|byte| *byte == 0xA5));
             let rest = ROWS % 8;
             assert!(rest == 0 || own[size - 1] >> rest == 0);
         }

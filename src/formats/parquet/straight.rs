@@ -21,6 +21,7 @@ use super::texts::{self, End, Texts};
 use crate::base::align_up;
 use crate::engine::{Buffer, Context, MemoryKind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::formats::work::Upload;
 use crate::formats::{Array, Slice};
 
 /// What buffers begin at multiples of, bytes.
@@ -131,8 +132,7 @@ impl<'a> Straight<'a> {
         };
         let values = context.alloc(MemoryKind::Device, total.max(ALIGN))?;
         // The first offset of texts.
-        context.upload(&[(&[0; 8], &values, 0)])?;
-        pad(context, &values, size)?;
+        context.upload(&[(&[0; 8], &values, 0), pad(&values, size)])?;
         let texts = match kind {
             Kind::Texts(width) => {
                 let how = (width, &values, limit);
@@ -266,15 +266,13 @@ impl<'a> Straight<'a> {
                 .filter(|(_, nulls)| nulls.is_none());
             self.validity
                 .ones(without.map(|(part, _)| self.rows_of(part)))?;
-            self.validity.end()?;
-            pad(self.context, &self.values, self.bitmap_at + size)?;
+            self.validity.end(rows)?;
             buffers[0] = slice(self.bitmap_at, size);
         }
         drop(found);
         match self.kind {
             Kind::Bits => {
-                self.bits.end()?;
-                pad(self.context, &self.values, size)?;
+                self.bits.end(rows)?;
                 buffers.push(slice(0, size));
             }
             Kind::Fixed(width) => buffers.push(slice(0, rows * width as u64)),
@@ -300,10 +298,9 @@ impl<'a> Straight<'a> {
 }
 
 /// Zeros from the end of a buffer of an array to the next place for one.
-pub(super) fn pad(context: &Context, memory: &Buffer, end: u64) -> Result<()> {
+pub(super) fn pad(memory: &Buffer, end: u64) -> Upload<'_> {
     let size = align_up(end, ALIGN).unwrap_or(end) - end;
-    let zeros = &[0; ALIGN as usize][..size as usize];
-    context.upload(&[(zeros, memory, end)])
+    (&[0; ALIGN as usize][..size as usize], memory, end)
 }
 
 /// Adds the bits of a piece that say which values are there, once some are not.

@@ -401,7 +401,7 @@ impl<'a> Texts<'a> {
         let Some(buffer) = self.memory.into_inner() else {
             return Ok(End::Texts(None));
         };
-        pad(self.context, &buffer, size)?;
+        self.context.upload(&[pad(&buffer, size)])?;
         Ok(End::Texts(Some(Slice {
             buffer,
             offset: 0,
