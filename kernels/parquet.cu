@@ -3,7 +3,8 @@
  *
  * 1. gds_parquet_levels: definition levels to the validity bitmap, and how many values there are;
  * 2. gds_parquet_expand: what has to be read from its beginning (indices, deltas, lengths) to
- *    8 bytes a value of scratch memory, and the bytes of strings of each page;
+ *    8 bytes a value of scratch memory, a bit a value for bits, and the bytes of strings of each
+ *    page;
  * 3. gds_parquet_values: values to their places; or
  * 4. gds_parquet_gather: offsets and bytes of strings, once the host has added the sizes up.
  *
@@ -250,9 +251,7 @@ GDS_FN void gds_expand(gds_parquet_page &page, const gds_parquet_column &column)
         } else {
             r.size = r.at + 4 + gds_load32(r.bytes + r.at);
             r.at += 4;
-            status = gds_expand_runs(
-                r, 1, page.present, [](unsigned value) -> gds_u64 { return value; },
-                [&](gds_u64 i, gds_u64 value) { scratch[i] = value; });
+            status = gds_expand_bits(r, page.present, page.scratch);
         }
     } else if (page.encoding == GDS_PARQUET_DELTA_BINARY_PACKED) {
         status = gds_expand_deltas(r, page.present, [&](gds_u64 i, gds_u64 value) {

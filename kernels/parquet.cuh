@@ -78,8 +78,9 @@ struct gds_parquet_page {
     unsigned has_levels;
     /* Place of the first value in the column. */
     gds_u64 first;
-    /* Address of 8 bytes a value for what is in between, or 0 where nothing is. For strings 8 more
-     * for each GDS_MARK values, and 8: the bytes of the strings before those. */
+    /* Address of 8 bytes a value for what is in between, of a bit a value in words of 8 bytes for
+     * bits, or 0 where nothing is. For strings 8 more for each GDS_MARK values, and 8: the bytes of
+     * the strings before those. */
     gds_u64 scratch;
     /* For gds_parquet_gather: bytes of the column's strings before this page. */
     gds_u64 bytes_before;
@@ -349,6 +350,42 @@ GDS_FN unsigned gds_expand_runs(gds_reader &r, unsigned width, gds_u64 count, Lo
                         put(done + first + n * GDS_LANES, found[n]);
                     }
                 }
+            }
+        }
+        done += run.count;
+    }
+    return GDS_PARQUET_OK;
+}
+
+/* Puts `count` values of that hybrid, of a bit each, one behind the other into words of 32. */
+GDS_FN unsigned gds_expand_bits(gds_reader &r, gds_u64 count, gds_u64 words)
+{
+    unsigned *all = reinterpret_cast<unsigned *>(words);
+    GDS_FOR_LANES(lane)
+    {
+        for (gds_u64 word = lane; GDS_LANES * word < count; word += GDS_LANES) {
+            all[word] = 0;
+        }
+    }
+    GDS_SYNC();
+    for (gds_u64 done = 0; done < count;) {
+        gds_run run;
+        gds_ask(r.bytes + r.at + GDS_AHEAD, r.bytes + r.size);
+        const unsigned status = gds_next_run(r, 1, count - done, run);
+        if (status != GDS_PARQUET_OK) {
+            return status;
+        }
+        GDS_FOR_LANES(lane)
+        {
+            for (gds_u64 i = 32 * lane; i < run.count; i += 32 * GDS_LANES) {
+                const unsigned here = run.count - i < 32 ? (unsigned)(run.count - i) : 32;
+                unsigned bits = (run.value & 1) != 0 ? 0xFFFFFFFFu >> (32 - here) : 0;
+                if (run.packed) {
+                    bits = (unsigned)gds_bits(r.bytes, 8 * run.packed_at + i, here);
+                }
+                const unsigned over = (unsigned)((done + i) % 32);
+                gds_or(words, (done + i) / 32, bits << over);
+                gds_or(words, (done + i) / 32 + 1, over == 0 ? 0 : bits >> (32 - over));
             }
         }
         done += run.count;

@@ -4,10 +4,9 @@
  *
  * In scratch memory a string has the place of its suffix and its whole size; suffixes lie one
  * behind the other, so where the next one begins says how long a suffix is, and with that a
- * prefix. Bytes of a prefix are found by walking back: the string before has its suffix in the
- * page, and what it shares itself comes from further back. Within 32 strings that is a look at the
- * page only; what reaches further is in the last string of the 32 before, which is written by
- * then.
+ * prefix. A byte of a prefix is found by walking back to the last string whose suffix has it:
+ * within 32 strings that is a look at the page only; what reaches further is in the last string of
+ * the 32 before, which is written by then.
  */
 #ifndef GDS_PARQUET_PREFIXES_CUH
 #define GDS_PARQUET_PREFIXES_CUH
@@ -84,39 +83,89 @@ GDS_FN unsigned gds_place_suffixes(gds_reader &r, const gds_parquet_page &page)
     return GDS_PARQUET_OK;
 }
 
-/* Puts `size` bytes from `from` to `to`. */
-GDS_FN void gds_share_copy(unsigned char *to, const unsigned char *from, gds_u64 size)
+/* The last of strings that begin at `before` which begins at a place or before it: those without
+ * bytes come first. */
+GDS_FN unsigned gds_string_at(gds_each<unsigned> &before, unsigned place)
 {
-    GDS_FOR_LANES(lane)
-    {
-        for (gds_u64 i = lane; i < size; i += GDS_LANES) {
-            to[i] = from[i];
-        }
+    unsigned which = 0;
+    GDS_UNROLL
+    for (unsigned step = GDS_LANES / 2; step > 0; step /= 2) {
+        which += gds_of_lane(before, which + step) <= place ? step : 0;
     }
+    return which;
 }
 
 /* The bytes of `count` strings (32 at most) from rank `first` on, the first of them to `at` of the
- * column's bytes; the string before them begins at `last`, and is written. */
+ * column's bytes; the string before them begins at `last`, and is written. A byte a lane, whichever
+ * string it is of. */
 GDS_FN void gds_gather_prefixed(const gds_parquet_page &page, unsigned char *to, gds_u64 first,
                                 unsigned count, gds_u64 at, gds_u64 last)
 {
+    constexpr unsigned AT_ONCE = 4, WINDOWS = 5;
     const gds_parquet_string *strings = reinterpret_cast<gds_parquet_string *>(page.scratch);
     const unsigned char *data = reinterpret_cast<const unsigned char *>(page.data);
+    /* Of a string: its bytes, and where its first one would be if its suffix had none before it.
+     * What 1, 2, 4, 8 and 16 strings up to it share at least, each with the one before; 0 where
+     * there are fewer. */
+    gds_each<unsigned> sizes, origins, before, least[WINDOWS];
+    GDS_FOR_LANES(lane)
+    {
+        sizes[lane] = origins[lane] = least[0][lane] = 0;
+        if (lane < count) {
+            const gds_parquet_string string = strings[first + lane];
+            const unsigned shared = (unsigned)gds_prefix(page, first + lane);
+            sizes[lane] = string.size;
+            origins[lane] = string.at - shared;
+            least[0][lane] = shared;
+        }
+    }
+    GDS_UNROLL
+    for (unsigned n = 1; n < WINDOWS; n++) {
+        const unsigned half = 1u << (n - 1);
+        GDS_FOR_LANES(lane)
+        {
+            const unsigned late = least[n - 1][lane];
+            const unsigned early = gds_of_lane(least[n - 1], (lane - half) % GDS_LANES);
+            least[n][lane] = lane + 1 < 2 * half ? 0 : early < late ? early : late;
+        }
+    }
+    const unsigned total = gds_sums_before(sizes, before);
     /* What other lanes wrote of the last string is there. */
     GDS_SYNC();
-    for (gds_u64 rank = first; rank < first + count; rank++) {
-        gds_u64 left = gds_prefix(page, rank);
-        gds_share_copy(to + at + left, data + strings[rank].at, strings[rank].size - left);
-        for (gds_u64 back = rank; back > first && left > 0;) {
-            back--;
-            const gds_u64 shared = gds_prefix(page, back);
-            if (shared < left) {
-                gds_share_copy(to + at + shared, data + strings[back].at, left - shared);
-                left = shared;
+    for (unsigned done = 0; done < total; done += AT_ONCE * GDS_LANES) {
+        GDS_FOR_LANES(lane)
+        {
+            const unsigned char *from[AT_ONCE];
+            unsigned char bytes[AT_ONCE];
+            GDS_UNROLL
+            for (unsigned n = 0; n < AT_ONCE; n++) {
+                const unsigned place = done + n * GDS_LANES + lane;
+                const unsigned which = gds_string_at(before, place);
+                const unsigned within = place - gds_of_lane(before, which);
+                /* Passes over strings that share the byte with the one before: 32 at most. */
+                unsigned left = which + 1;
+                GDS_UNROLL
+                for (unsigned window = WINDOWS; window-- > 0;) {
+                    const unsigned shared = gds_of_lane(least[window], (left - 1) % GDS_LANES);
+                    left -= left != 0 && shared > within ? 1u << window : 0;
+                }
+                const unsigned shared = gds_of_lane(least[0], (left - 1) % GDS_LANES);
+                left -= left != 0 && shared > within ? 1 : 0;
+                const unsigned origin = gds_of_lane(origins, (left - 1) % GDS_LANES) + within;
+                from[n] = left == 0 ? to + last + within : data + origin;
+            }
+            GDS_UNROLL
+            for (unsigned n = 0; n < AT_ONCE; n++) {
+                bytes[n] = done + n * GDS_LANES + lane < total ? *from[n] : 0;
+            }
+            GDS_UNROLL
+            for (unsigned n = 0; n < AT_ONCE; n++) {
+                const unsigned place = done + n * GDS_LANES + lane;
+                if (place < total) {
+                    to[at + place] = bytes[n];
+                }
             }
         }
-        gds_share_copy(to + at, to + last, left);
-        at += strings[rank].size;
     }
 }
 

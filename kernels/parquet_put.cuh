@@ -123,8 +123,9 @@ GDS_FN unsigned gds_put_one(const gds_parquet_page &page, const gds_parquet_colu
     const gds_u64 *scratch = reinterpret_cast<const gds_u64 *>(page.scratch);
     const unsigned in = column.width_in;
     if (column.conversion == GDS_PARQUET_BITS) {
+        const unsigned *words = reinterpret_cast<const unsigned *>(page.scratch);
         return page.encoding == GDS_PARQUET_PLAIN ? from[rank / 8] >> (rank % 8) & 1
-                                                  : (unsigned)scratch[rank] & 1;
+                                                  : words[rank / 32] >> (rank % 32) & 1;
     }
     if (page.encoding == GDS_PARQUET_BYTE_STREAM_SPLIT) {
         gds_put_bytes(column, place, [&](unsigned i) {
@@ -315,12 +316,7 @@ GDS_FN void gds_put_strings(unsigned char *to, const unsigned char *from, gds_ea
             GDS_UNROLL
             for (unsigned n = 0; n < AT_ONCE; n++) {
                 const unsigned place = first + n * GDS_LANES + lane;
-                /* The last string that begins here or before: those without bytes come first. */
-                unsigned which = 0;
-                GDS_UNROLL
-                for (unsigned step = GDS_LANES / 2; step > 0; step /= 2) {
-                    which += gds_of_lane(before, which + step) <= place ? step : 0;
-                }
+                const unsigned which = gds_string_at(before, place);
                 const unsigned within = place - gds_of_lane(before, which);
                 origins[n] = from + gds_of_lane(at, which) + within;
             }

@@ -402,6 +402,55 @@ fn strings_that_grow_and_strings_that_are_all_the_same() {
     }
 }
 
+/// Strings whose first bytes come from exactly so many strings back, and each of the next ones from
+/// one that is nearer.
+#[test]
+fn beginnings_that_come_from_any_string_before() {
+    let kernels = Kernels::new();
+    for back in [
+        1usize, 2, 3, 7, 8, 15, 16, 17, 30, 31, 32, 33, 63, 64, 65, 100,
+    ] {
+        let mut strings: Vec<Vec<u8>> = Vec::new();
+        let (mut prefixes, mut rests, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+        for n in 0..700usize {
+            let shared = match n % (back + 1) {
+                0 => 0,
+                since => strings[n - 1].len().min(1 + since / 2 + (n / 97) % 3),
+            };
+            let rest = (n * 7 + back) % 5;
+            let own: Vec<u8> = (0..rest).map(|i| (n * 13 + i * 31) as u8).collect();
+            let before = strings.last().map_or(&[][..], |last| &last[..shared]);
+            prefixes.push(shared as i64);
+            rests.push(rest as i64);
+            bytes.extend(&own);
+            strings.push([before, &own].concat());
+        }
+        let made = |valid: Option<Vec<bool>>| Made {
+            count: valid.as_ref().map_or(strings.len(), Vec::len),
+            valid,
+            encoding: Encoding::DeltaByteArray,
+            values: [deltas(&prefixes), deltas(&rests), bytes.clone()].concat(),
+            version_2: true,
+        };
+        let mut random = Random(back as u64);
+        let mut there: Vec<bool> = Vec::new();
+        while there.iter().filter(|there| **there).count() < strings.len() {
+            there.push(random.below(3) > 0);
+        }
+        let mut left = strings.iter().cloned();
+        let some = there
+            .iter()
+            .map(|there| there.then(|| left.next()).flatten());
+        let some: Vec<_> = some.collect();
+        let all: Vec<_> = strings.iter().cloned().map(Some).collect();
+        for (made, wanted) in [(made(None), all), (made(Some(there)), some)] {
+            let out = decode(&kernels, &mut random, &[made], column(To::Bytes, 0, 0));
+            assert!(out.statuses.iter().all(|s| s.0 == 0), "{:?}", out.statuses);
+            same_strings(&wanted, &out);
+        }
+    }
+}
+
 #[test]
 fn dictionaries_of_strings() {
     let kernels = Kernels::new();

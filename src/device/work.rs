@@ -227,7 +227,7 @@ pub struct ParquetPage {
     pub has_levels: u32,
     /// Place of its first value in the column.
     pub first: u64,
-    /// Address of 8 bytes a value, or 0 where the encoding needs none.
+    /// Address of 8 bytes a value, of a bit for bits, or 0 where the encoding needs none.
     pub scratch: u64,
     /// Bytes of the column's strings before it.
     pub bytes_before: u64,

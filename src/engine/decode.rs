@@ -142,7 +142,7 @@ impl Context {
     /// caller's streams do with the memory must be done before. `take_bytes` is called for each
     /// column of strings, with its number and bytes, once they are known. Nothing but the outputs
     /// is written, whatever stands in the pages. Takes device memory of 8 bytes for each value
-    /// that does not stand in its page as it is, for the time of the call.
+    /// that does not stand in its page as it is, and of a bit for a bit, for the time of the call.
     ///
     /// # Errors
     /// `NotSupported` where the device has no such kernels: decode on the host. `InvalidArgument`
@@ -391,7 +391,10 @@ impl Tables {
                 // A place for now; the address when there is memory.
                 page.scratch = 1 + tables.scratch;
                 let values = u64::from(page.values);
-                tables.scratch += values + if strings { values / MARK + 1 } else { 0 };
+                tables.scratch += match ParquetConversion::Bits as u32 == column.conversion {
+                    true => values.div_ceil(64),
+                    false => values + if strings { values / MARK + 1 } else { 0 },
+                };
             }
             tables.pages.push(page);
             tables.names.push(name);

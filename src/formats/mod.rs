@@ -27,6 +27,9 @@ mod plan;
 pub mod safetensors;
 mod source;
 pub mod tensor;
+#[cfg(feature = "arrow")]
+#[cfg_attr(not(feature = "parquet"), allow(dead_code))]
+mod work;
 
 #[cfg(feature = "arrow")]
 pub use array::{Array, Batch, Slice};

@@ -33,6 +33,7 @@ pub struct LateDevice {
     has_crc_kernel: bool,
     kernels: Option<Kernels>,
     library: Option<&'static Nvcomp>,
+    is_away: bool,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +51,19 @@ impl LateDevice {
             has_crc_kernel: true,
             kernels: None,
             library: None,
+            is_away: false,
+        })
+    }
+
+    /// A device whose memory is its own: bytes come there and back by copies alone.
+    pub fn away() -> Arc<Self> {
+        Arc::new(Self {
+            host: device::host(),
+            marks: Mutex::default(),
+            has_crc_kernel: true,
+            kernels: None,
+            library: None,
+            is_away: true,
         })
     }
 
@@ -61,6 +75,7 @@ impl LateDevice {
             has_crc_kernel: false,
             kernels: None,
             library: None,
+            is_away: false,
         })
     }
 
@@ -72,6 +87,7 @@ impl LateDevice {
             has_crc_kernel: true,
             kernels: Some(kernels),
             library: None,
+            is_away: false,
         })
     }
 
@@ -83,6 +99,7 @@ impl LateDevice {
             has_crc_kernel: true,
             kernels: Some(kernels),
             library: Some(library),
+            is_away: false,
         })
     }
 
@@ -123,7 +140,7 @@ impl Device for LateDevice {
         self.host.info()
     }
     fn is_host(&self) -> bool {
-        true
+        !self.is_away
     }
     fn adopt_thread(&self) -> Result<()> {
         self.host.adopt_thread()

@@ -5,7 +5,6 @@
 //! at most 128 MiB and twice the buffer.
 
 use std::io::{BufReader, Read};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -13,11 +12,12 @@ use super::message::{Codec, corrupted};
 use crate::engine::{Buffer, Context};
 use crate::error::{Error, Result};
 use crate::formats::Source;
+use crate::formats::work::{each, threads};
 
 /// Bytes of the length before each buffer.
 pub(super) const PREFIX: u64 = 8;
 /// Most threads that decode at once.
-const THREADS_MAX: usize = 16;
+pub(super) const THREADS_MAX: usize = 16;
 /// Bytes that are decoded before they go to the device.
 const CHUNK: usize = 256 << 10;
 /// An LZ4 block gives at most 255 bytes for each of its own.
@@ -98,32 +98,17 @@ pub(super) fn decode(
         .collect();
     // The longest first: one that begins last would be waited for.
     work.sort_by_key(|(job, ..)| std::cmp::Reverse(job.size));
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let mut chunk = Vec::new();
-        while let Some((job, lot, fault)) = work.get(next.fetch_add(1, Relaxed)) {
-            if fault.lock().is_none()
-                && let Err(error) = decode_one(source, job, context, (lot.to, lot.base), &mut chunk)
-            {
-                fault.lock().get_or_insert(error);
-            }
+    // Faults are kept by lot: none of them ends the work on the others.
+    let _ = each(work.len(), threads(THREADS_MAX), Vec::new, |chunk, unit| {
+        let (job, lot, fault) = work[unit];
+        if fault.lock().is_none()
+            && let Err(error) = decode_one(source, job, context, (lot.to, lot.base), chunk)
+        {
+            fault.lock().get_or_insert(error);
         }
-    };
-    let threads = (threads() as usize).min(work.len());
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // Without another thread this one does it all.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, take);
-        }
-        take();
+        Ok(())
     });
     faults.into_iter().map(Mutex::into_inner).collect()
-}
-
-/// Threads that decode at once, at most.
-pub(super) fn threads() -> u64 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.min(THREADS_MAX) as u64
 }
 
 fn decode_one(

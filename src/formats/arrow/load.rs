@@ -18,10 +18,8 @@ use super::{codec, join, validate};
 use crate::base::align_up;
 use crate::engine::{Buffer, Context, File, MemoryKind, Operation, Options, Ticket, Transfer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{Array, Batch, Piece, Source};
+use crate::formats::{Array, Batch, Piece, Source, work};
 
-/// Bytes that go from a source without a file to the device at once.
-const CHUNK: usize = 1 << 20;
 /// Where batches begin that share an allocation: as direct reads want it.
 const PAGE: u64 = 4096;
 
@@ -227,7 +225,10 @@ impl Batches {
         if !plan.plan.pieces().is_empty() {
             match self.reader.file() {
                 Some(file) => ticket = Some(self.submit(&plan, file, (&buffer, base))?),
-                None => copy_pieces(&self.context, self.reader.source(), &plan, (&buffer, base))?,
+                None => {
+                    let source = self.reader.source();
+                    work::bring(&self.context, source, &plan.plan, (&buffer, base))?;
+                }
             }
         }
         let from = (self.reader.source(), self.reader.file());
@@ -453,25 +454,4 @@ fn zero(context: &Context, plan: &BatchPlan, (to, base): (&Buffer, u64)) -> Resu
         Some(at) => context.upload(&[(&[0; body::ALIGN as usize], to, base + at)]),
         None => Ok(()),
     }
-}
-
-/// The ranges of a plan, out of a source that is no file.
-pub(super) fn copy_pieces(
-    context: &Context,
-    source: &dyn Source,
-    plan: &BatchPlan,
-    (to, base): (&Buffer, u64),
-) -> Result<()> {
-    let mut chunk = Vec::new();
-    for piece in plan.plan.pieces() {
-        let mut done = 0;
-        while done < piece.size {
-            let size = (piece.size - done).min(CHUNK as u64);
-            chunk.resize(size as usize, 0);
-            source.read(piece.file_offset + done, &mut chunk)?;
-            context.upload(&[(&chunk, to, base + piece.to_offset + done)])?;
-            done += size;
-        }
-    }
-    Ok(())
 }

@@ -14,14 +14,14 @@ use arrow_schema::Schema;
 use super::body::{self, BatchPlan};
 use super::index::{ArrowForm, Block, Index};
 use super::layout::{self, Planned};
-use super::load::{LoadOptions, allocate, copy_pieces, missing};
+use super::load::{LoadOptions, allocate, missing};
 use super::message::{self, Header, Kind, corrupted, unsupported};
 use super::reader::{plan_batch, plan_dictionary};
 use super::schema::Columns;
 use super::{join, unpack, validate};
 use crate::engine::{Buffer, Context};
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{Array, Batch, MemorySource, Source};
+use crate::formats::{Array, Batch, MemorySource, Source, work};
 
 /// Bytes that are taken from the pipe at once.
 const CHUNK: u64 = 1 << 20;
@@ -218,7 +218,7 @@ impl ArrowPipe {
             let inside = Block { body: 0, ..*block };
             let plan = plan(&source, &inside, &self.index)?;
             let buffer = allocate(&self.context, &plan)?;
-            copy_pieces(&self.context, &source, &plan, (&buffer, 0))?;
+            work::bring(&self.context, &source, &plan.plan, (&buffer, 0))?;
             let how = (self.load.unpack, &self.load.options);
             unpack::all(&self.context, (&source, None), &plan, (&buffer, 0), how)?;
             (plan, buffer)

@@ -10,12 +10,10 @@ use crate::engine::{
     Ticket, warps_pay,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{Plan, Source};
+use crate::formats::{Plan, Source, work};
 
 /// Unwanted bytes that are read along rather than beginning a new read.
 const GAP: u64 = 4096;
-/// Bytes that go from a source without a file to the device at once.
-const CHUNK: u64 = 1 << 20;
 /// Compressed bytes in device memory beyond which no further batch is begun ahead.
 pub(super) const AHEAD_BYTES: u64 = 256 << 20;
 
@@ -85,7 +83,7 @@ pub(super) fn start(
     let worth = match way {
         Unpack::Host => false,
         Unpack::Device => true,
-        Unpack::Auto => pays(jobs, together, codec::threads()),
+        Unpack::Auto => pays(jobs, together, work::threads(codec::THREADS_MAX) as u64),
     };
     // A body has one codec.
     let Some(first) = jobs.first().filter(|_| worth) else {
@@ -127,7 +125,7 @@ pub(super) fn start(
     let mut ticket = None;
     match file {
         Some(file) => ticket = Some(plan.submit(context, file, &memory, 0, options)?),
-        None => upload(context, source, &plan, &memory)?,
+        None => work::bring(context, source, &plan, (&memory, 0))?,
     }
     Ok(Some(Packed {
         bytes: plan.bytes(),
@@ -135,22 +133,6 @@ pub(super) fn start(
         ticket,
         places,
     }))
-}
-
-/// The ranges of a plan, out of a source that is no file.
-fn upload(context: &Context, source: &dyn Source, plan: &Plan, to: &Buffer) -> Result<()> {
-    let mut chunk = Vec::new();
-    for piece in plan.pieces() {
-        let mut done = 0;
-        while done < piece.size {
-            let size = (piece.size - done).min(CHUNK);
-            chunk.resize(size as usize, 0);
-            source.read(piece.file_offset + done, &mut chunk)?;
-            context.upload(&[(&chunk, to, piece.to_offset + done)])?;
-            done += size;
-        }
-    }
-    Ok(())
 }
 
 /// Decompresses the buffers of some batches together, and waits; those that are left, batch by

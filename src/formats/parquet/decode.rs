@@ -2,11 +2,8 @@
 //! columns are decoded side by side.
 
 use std::cmp::Reverse;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread;
 
 use arrow_array::{Array as _, ArrayRef, RecordBatchReader};
 use arrow_schema::{DataType, Field, FieldRef, Schema};
@@ -24,13 +21,14 @@ use super::failure::{attempt, corrupted};
 use super::place::place;
 use super::reader::Parquet;
 use super::select::{Part, Root};
-use super::straight::Straight;
+use super::straight::{Made, Straight};
 use crate::engine::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::Array;
+use crate::formats::work::side_by_side;
 
-/// Fewer bytes are not worth a thread.
-const ALONE: u64 = 64 << 10;
+/// Pieces of texts that a thread puts to their place before it looks for more.
+const PIECES: usize = 8;
 
 /// A column, decoded: its field, and its values in pieces that follow each other.
 #[derive(Debug)]
@@ -74,11 +72,21 @@ pub(super) fn decode(
         limit,
         metadata: plain,
     };
-    let mut columns = job.run(only)?;
+    let mut columns = job.run(only, true)?;
+    let again = |columns: &[Column], is: fn(&Made) -> bool| -> Vec<usize> {
+        let all = 0..columns.len();
+        all.filter(|at| is(&columns[*at].1)).collect()
+    };
+    // The decoded texts are right, whatever the metadata say.
+    let told_wrong = again(&columns, |made| matches!(made, Made::ToldWrong));
+    if !told_wrong.is_empty() {
+        let roots: Vec<usize> = told_wrong.iter().map(|at| only[*at]).collect();
+        for (at, column) in told_wrong.into_iter().zip(job.run(&roots, false)?) {
+            columns[at] = column;
+        }
+    }
     // Offsets of 32 bits end at 2 GiB: such columns get offsets of 64.
-    let large: Vec<usize> = (0..columns.len())
-        .filter(|at| columns[*at].1.is_none())
-        .collect();
+    let large = again(&columns, |made| matches!(made, Made::TooLong));
     if !large.is_empty() {
         let schema = Arc::new(with_large_offsets(parquet.schema()));
         let options = ArrowReaderOptions::new().with_schema(schema);
@@ -88,19 +96,23 @@ pub(super) fn decode(
             ArrowReaderMetadata::try_new(metadata, options)
         })?;
         let job = Job { metadata, ..job };
-        let again: Vec<usize> = large.iter().map(|at| only[*at]).collect();
-        let again = job.run(&again)?;
-        for (at, column) in large.into_iter().zip(again) {
+        let roots: Vec<usize> = large.iter().map(|at| only[*at]).collect();
+        for (at, column) in large.into_iter().zip(job.run(&roots, false)?) {
             columns[at] = column;
         }
     }
-    let whole = |(field, array): (FieldRef, Option<Array>)| {
-        let text = format!("column {:?} passes offsets of 64 bits", field.name());
-        let none = || corrupted(parquet.source().path(), 0, &text);
-        array.ok_or_else(none).map(|array| (field, array))
+    let whole = |(field, made): Column| match made {
+        Made::Array(array) => Ok((field, array)),
+        Made::TooLong | Made::ToldWrong => {
+            let text = format!("column {:?} passes offsets of 64 bits", field.name());
+            Err(corrupted(parquet.source().path(), 0, &text))
+        }
     };
     columns.into_iter().map(whole).collect()
 }
+
+/// A column, and what became of it.
+type Column = (FieldRef, Made);
 
 struct Job<'a> {
     parquet: &'a Parquet,
@@ -121,12 +133,13 @@ enum Goal<'a> {
 }
 
 impl Job<'_> {
-    /// Decodes these columns. No array where offsets of 32 bits are too short.
-    fn run(&self, columns: &[usize]) -> Result<Vec<(FieldRef, Option<Array>)>> {
+    /// Decodes these columns. What the file says of the length of texts is believed when `trusts`
+    /// says so.
+    fn run(&self, columns: &[usize], trusts: bool) -> Result<Vec<Column>> {
         let mut goals = Vec::with_capacity(columns.len());
         for root in columns {
             let field = field_of(self.parquet, &self.metadata, &self.roots[*root])?;
-            let goal = self.goal(*root, &field)?;
+            let goal = self.goal(*root, &field, trusts)?;
             goals.push((field, goal));
         }
         // Part by part, what takes longest first, so that the last ones are short.
@@ -142,33 +155,50 @@ impl Job<'_> {
             let (part, column) = units[unit];
             self.unit(part, columns[column], &goals[column].1)
         })?;
-        let ready: Vec<Mutex<Option<Option<Array>>>> =
-            goals.iter().map(|_| Mutex::default()).collect();
+        self.put_texts(&goals)?;
+        let ready: Vec<Mutex<Option<Made>>> = goals.iter().map(|_| Mutex::default()).collect();
         let goals: Vec<(FieldRef, Mutex<Option<Goal<'_>>>)> = goals
             .into_iter()
             .map(|(field, goal)| (field, Mutex::new(Some(goal))))
             .collect();
         side_by_side(goals.len(), bytes, |column| {
             let (field, goal) = &goals[column];
-            let array = match goal.lock().take() {
-                Some(Goal::Straight(straight)) => straight.finish(self.parts)?,
-                Some(Goal::Later(pieces)) => self.place(field, pieces.into_inner())?,
+            *ready[column].lock() = match goal.lock().take() {
+                Some(Goal::Straight(straight)) => Some(straight.finish()?),
+                Some(Goal::Later(pieces)) => Some(self.place(field, pieces.into_inner())?),
                 None => None,
             };
-            *ready[column].lock() = Some(array);
             Ok(())
         })?;
-        let arrays = ready.into_iter().map(|array| array.into_inner().flatten());
-        Ok(goals.into_iter().map(|(f, _)| f).zip(arrays).collect())
+        let made = ready.into_iter().zip(goals);
+        let column =
+            |(made, (field, _)): (Mutex<Option<Made>>, _)| Some((field, made.into_inner()?));
+        Ok(made.filter_map(column).collect())
     }
 
-    fn goal(&self, root: usize, field: &FieldRef) -> Result<Goal<'_>> {
-        if self.context.device().is_host() && self.roots[root].leaves.len() == 1 {
+    /// Puts texts to their place that wait for it, all threads together.
+    fn put_texts(&self, goals: &[(FieldRef, Goal<'_>)]) -> Result<()> {
+        let mut units = Vec::new();
+        for (_, goal) in goals {
+            if let Goal::Straight(straight) = goal
+                && let Some(texts) = straight.texts()
+            {
+                units.extend((0..texts.waiting().div_ceil(PIECES)).map(|_| texts));
+            }
+        }
+        side_by_side(units.len(), u64::MAX, |unit| {
+            units[unit].put_waiting(PIECES)
+        })
+    }
+
+    fn goal(&self, root: usize, field: &FieldRef, trusts: bool) -> Result<Goal<'_>> {
+        if self.roots[root].leaves.len() == 1 {
             let chunks: Vec<&Chunk> = (0..self.parts.len())
                 .flat_map(|part| self.chunks_of(part, root))
                 .collect();
             let (parquet, parts) = (self.parquet, self.parts);
-            let made = Straight::new(self.context, parquet, field, parts, &chunks, self.limit)?;
+            let how = (self.limit, trusts);
+            let made = Straight::new(self.context, parquet, field, parts, &chunks, how)?;
             if let Some(straight) = made {
                 return Ok(Goal::Straight(Box::new(straight)));
             }
@@ -176,14 +206,14 @@ impl Job<'_> {
         Ok(Goal::Later(Mutex::new(vec![Vec::new(); self.parts.len()])))
     }
 
-    fn place(&self, field: &FieldRef, pieces: Vec<Vec<ArrayRef>>) -> Result<Option<Array>> {
+    fn place(&self, field: &FieldRef, pieces: Vec<Vec<ArrayRef>>) -> Result<Made> {
         let column = Decoded {
             field: field.clone(),
             pieces: pieces.into_iter().flatten().collect(),
         };
         match is_too_long(&column) {
-            true => Ok(None),
-            false => place(self.context, column, self.parquet.source().path()).map(Some),
+            true => Ok(Made::TooLong),
+            false => place(self.context, column, self.parquet.source().path()).map(Made::Array),
         }
     }
 
@@ -231,7 +261,7 @@ impl Job<'_> {
                 return Err(too_large(self.parquet, bytes, self.limit));
             }
             match &mut unit {
-                Some((straight, unit)) => straight.take(unit, &piece, part.count)?,
+                Some((straight, unit)) => straight.take(unit, &piece)?,
                 None => pieces.push(piece),
             }
         }
@@ -268,50 +298,6 @@ impl Job<'_> {
 
 fn bytes_of(chunk: &Chunk) -> u64 {
     chunk.runs.iter().map(|run| run.bytes.len() as u64).sum()
-}
-
-/// Does pieces of work, each once, until all are done or one fails: on all cores, where there are
-/// enough bytes to be worth it.
-pub(super) fn side_by_side(
-    units: usize,
-    bytes: u64,
-    work: impl Fn(usize) -> Result<()> + Sync,
-) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    // The first one by its number, whichever thread came first.
-    let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-    let all = || {
-        loop {
-            let unit = next.fetch_add(1, Relaxed);
-            if unit >= units {
-                return;
-            }
-            if let Err(error) = work(unit) {
-                next.store(units, Relaxed);
-                let mut failed = failed.lock();
-                if failed.as_ref().is_none_or(|(other, _)| unit < *other) {
-                    *failed = Some((unit, error));
-                }
-            }
-        }
-    };
-    let threads = match bytes < ALONE {
-        true => 1,
-        false => threads(),
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads.min(units) {
-            // Without the thread the others do its share.
-            let _ = thread::Builder::new().spawn_scoped(scope, all);
-        }
-        all();
-    });
-    failed.into_inner().map_or(Ok(()), |(_, error)| Err(error))
-}
-
-/// Threads that decode at once, at most.
-pub(super) fn threads() -> usize {
-    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// What the crate decodes a column with.

@@ -24,7 +24,7 @@ use crate::engine::{
     Options, PageChunk, PageColumn, PageMemory, ParquetConversion, ParquetEncoding, ParquetStatus,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::{Array, Plan};
+use crate::formats::{Array, Plan, work};
 
 /// What buffers begin at multiples of, bytes.
 const ALIGN: u64 = 64;
@@ -421,7 +421,7 @@ impl Job<'_> {
             let run = self.chunks[*number].runs.first()?;
             Some((&run.bytes[..], buffer, *at))
         });
-        self.context.upload(&uploads.collect::<Vec<_>>())?;
+        work::upload(self.context, &uploads.collect::<Vec<_>>())?;
         Ok(Sent {
             buffer: buffer.clone(),
             starts,

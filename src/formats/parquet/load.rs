@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::chunks::{self, Chunk};
-use super::decode::{decode, schema_of, side_by_side, threads};
+use super::decode::{decode, schema_of};
 use super::device;
 use super::fetch::{self, ChunkPlan};
 use super::prune::prune;
@@ -17,6 +17,7 @@ use super::select::{self, Part, Root, Selection};
 use super::target::{self, Able};
 use crate::engine::Context;
 use crate::error::Result;
+use crate::formats::work::{side_by_side, threads};
 use crate::formats::{Batch, Plan};
 
 impl Parquet {
@@ -101,7 +102,7 @@ impl Parquet {
         self.fetch(context, &plans, &mut found, limit)?;
         let mut chunks: Vec<Chunk> = found.into_iter().flatten().collect();
         chunks::check_cost(self, &chunks, limit)?;
-        let able = able.map(|able| able.for_chunks(self, &chunks, threads() as u64));
+        let able = able.map(|able| able.for_chunks(self, &chunks, threads(usize::MAX) as u64));
         let mut made = device::decode(self, context, parts, roots, &chunks, able.as_ref())?;
         let rest: Vec<usize> = (0..roots.len()).filter(|at| made[*at].is_none()).collect();
         // What the device gave up on, the host has to see.

@@ -5,19 +5,21 @@
 //! come through the engine, are decrypted (`crypto`), their headers walked and their CRCs compared
 //! (`pages`, `chunks`). Where the device has kernels they decode what they know (`target`,
 //! `shape`, `device`, `nested`), and pages without a CRC go there straight from the file; the
-//! official crate decodes the rest (`decode`), which is placed: on the host device piece by piece
-//! while it is decoded (`straight`), elsewhere and where columns are nested when it is whole
-//! (`place`). There is one layout, whoever did it.
+//! official crate decodes the rest (`decode`), which is placed: piece by piece while it is decoded
+//! (`straight`), and where columns are nested when it is whole (`place`). There is one layout,
+//! whoever did it.
 //!
-//! Memory: the bytes that are read, and twice the decoded columns (once, and what one thread is
-//! ahead of another, where pieces go to their place at once); a page of gzip may make 1032 times
-//! its bytes before it is refused. What a file claims beyond the limit of the selection is
-//! refused before it is allocated. On the device: the decoded columns, and for the encoded bytes,
-//! the decompressed ones and what is in between some GiB at a time (`lots`), of nested columns all
-//! at once.
+//! Memory: the bytes that are read, and twice the decoded columns. Where pieces go to their place
+//! at once it is less: on the host device the columns once and what one thread is ahead of another,
+//! on others a piece a thread and texts whose length the file does not tell. A page of gzip may
+//! make 1032 times its bytes before it is refused. What a file claims beyond the limit of the
+//! selection is refused before it is allocated. On the device: the decoded columns, and for the
+//! encoded bytes, the decompressed ones and what is in between some GiB at a time (`lots`), of
+//! nested columns all at once.
 //!
 //! The format: github.com/apache/parquet-format.
 
+mod bits;
 mod chunks;
 mod crypto;
 mod decode;
@@ -40,6 +42,7 @@ mod select;
 mod shape;
 mod straight;
 mod target;
+mod texts;
 mod thrift;
 
 #[doc(hidden)]

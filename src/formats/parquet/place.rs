@@ -13,7 +13,7 @@ use super::failure::attempt;
 use crate::base::align_up;
 use crate::engine::{Buffer, Context, MemoryKind};
 use crate::error::Result;
-use crate::formats::{Array, Slice};
+use crate::formats::{Array, Slice, work};
 
 /// What buffers begin at multiples of, bytes.
 const ALIGN: u64 = 64;
@@ -32,14 +32,14 @@ pub(super) fn place(context: &Context, column: Decoded, path: &Path) -> Result<A
     let mut parts = Vec::new();
     let made = lay(&data, &memory, &mut 0, &mut parts);
     let zeroes = [0; ALIGN as usize];
-    let mut uploads: Vec<(&[u8], &Buffer, u64)> = Vec::new();
+    let mut uploads: Vec<work::Upload<'_>> = Vec::new();
     for (bytes, offset) in &parts {
         uploads.push((bytes.as_slice(), &memory, *offset));
         let end = offset + bytes.len() as u64;
         let pad = align_up(end, ALIGN).unwrap_or(end) - end;
         uploads.push((&zeroes[..pad as usize], &memory, end));
     }
-    context.upload(&uploads)?;
+    work::upload(context, &uploads)?;
     Ok(made)
 }
 
