@@ -487,7 +487,7 @@ mod tests {
             ..KvConfig::default()
         };
         let store = Store::create_on(disk, config).expect("a store");
-        let key = |n: usize| (n as u32).to_be_bytes();
+        let key = |n: usize| format!("{n:08}").into_bytes();
         let keys = 4 * PART_KEYS;
         for n in 0..keys {
             store.put_async(&key(n), b"small").expect("a put");
