@@ -100,8 +100,8 @@ impl Shared {
         Ok(freed)
     }
 
-    /// Moves all that is `alive` and stores its new places; where writers need a checkpoint and there
-    /// is room for it beside what is still to move, they do not wait for the end.
+    /// Moves all that is `alive` and stores its new places; where writers need a checkpoint and
+    /// there is room for it beside what is still to move, they do not wait for the end.
     fn move_parts(
         self: &Arc<Self>,
         meta: &mut MetaLog,

@@ -2,10 +2,10 @@
 //!
 //! `index` has every key; `commit` changes it together with the log; `value` and `pages` write
 //! bytes, `read` verifies them; `checkpoint` makes the index durable, `packed` and `share` are what
-//! its threads do; `gc` and `moving` move what is alive out of segments that are mostly dead, `space`
-//! says when a segment may be written again; `worker` is the one thread that does both in the
-//! background. `open` recovers, `verify` and `repair` look at everything. `chains` writes summaries
-//! of what lies in segments, `summary` is their layout: for repair only. Byte layout:
+//! its threads do; `gc` and `moving` move what is alive out of segments that are mostly dead,
+//! `space` says when a segment may be written again; `worker` is the one thread that does both in
+//! the background. `open` recovers, `verify` and `repair` look at everything. `chains` writes
+//! summaries of what lies in segments, `summary` is their layout: for repair only. Byte layout:
 //! `docs/format-kv.md`.
 //!
 //! Invariants: log order is index order; a reference is only visible when its bytes are written;
