@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Shared;
 use super::index::Entry;
 use super::page;
-use super::reference::{COARSE_CHUNK, Reference, Run, SlotRef, blocks_of, chunk_of};
+use super::reference::{COARSE_CHUNK, Manifest, Reference, Run, SlotRef, blocks_of, chunk_of};
 use crate::base::crc::crc32c;
 use crate::base::{align_down, align_up};
 use crate::error::{Error, ErrorKind, Result};
@@ -483,6 +483,42 @@ fn pieces_of<'a>(
         return Err(Error::new(ErrorKind::Corrupted, message));
     }
     Ok(())
+}
+
+/// So many bytes of `runs` from `at` (a whole block) on, and what fills their last block.
+fn bytes_of(disk: &dyn Disk, runs: &[Run], at: u64, size: usize) -> Result<Blocks> {
+    let mut blocks = Blocks::new(size)?;
+    let mut pieces = Vec::new();
+    let whole = blocks_of(size as u64) as usize;
+    pieces_of(runs, at, &mut blocks[..whole], &mut pieces)?;
+    disk.read_many(&mut pieces)?;
+    drop(pieces);
+    Ok(blocks)
+}
+
+/// Whether all bytes of a value in several runs are what was written: reads all of them, a chunk
+/// and the checksums of many at a time.
+pub(super) fn is_whole(disk: &dyn Disk, manifest: &Manifest) -> Result<bool> {
+    let chunk = chunk_of(manifest.len);
+    let total = 4 * manifest.len.div_ceil(chunk);
+    for (at, crc) in (0u64..)
+        .step_by(COARSE_CHUNK as usize)
+        .zip(&manifest.crc_crcs)
+    {
+        let size = COARSE_CHUNK.min(total.saturating_sub(at)) as usize;
+        let listed = bytes_of(disk, &manifest.crc_runs, at, size)?;
+        if crc32c(0, &listed[..size]) != *crc {
+            return Ok(false);
+        }
+        for (n, word) in (at / 4..).zip(listed[..size].chunks_exact(4)) {
+            let size = chunk.min(manifest.len - n * chunk) as usize;
+            let have = bytes_of(disk, &manifest.runs, n * chunk, size)?;
+            if crc32c(0, &have[..size]).to_le_bytes() != *word {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Where byte `at` of a value lies.

@@ -21,6 +21,7 @@ use super::meta::MetaBlock;
 use super::meter::Meter;
 use super::open::{Parts, assemble, count_live, id_of, is_file, open, wal_config};
 use super::page;
+use super::read::is_whole;
 use super::reference::{Reference, SlotRef, chunk_of};
 use super::root::Root;
 use super::space::Space;
@@ -531,8 +532,7 @@ fn unreadable(key: &[u8], why: &Error) -> Error {
     }
 }
 
-/// Whether the bytes at `place` are what was written. Of a value in several runs only the list of
-/// them was looked at, when it was read.
+/// Whether the bytes at `place` are what was written.
 fn holds(disk: &dyn Disk, place: &Reference, id: u64, key: &[u8]) -> bool {
     let (offset, len, crcs) = match place {
         Reference::Slot(slot) => {
@@ -548,6 +548,7 @@ fn holds(disk: &dyn Disk, place: &Reference, id: u64, key: &[u8]) -> bool {
             (*offset, u64::from(*len), std::slice::from_ref(crc))
         }
         Reference::Extent(extent) => (extent.offset, extent.len, &*extent.crcs),
+        Reference::Manifest(list) => return is_whole(disk, list).unwrap_or(false),
         _ => return true,
     };
     let chunk = chunk_of(len);
