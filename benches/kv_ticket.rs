@@ -5,8 +5,9 @@
 //! `cargo bench --bench kv_ticket -- --dir DIR --seconds N --value BYTES --key BYTES --threads T
 //! --outstanding N --keys N [--in-order] [--unordered] [--memory]`. Prints figures and judges none.
 //! `--keys` has each thread write so many keys over and over, all once before the time starts; else
-//! every key is new. The store is a file in DIR (TMPDIR, /var/tmp), or a disk in memory. `--checkpoint KEYS` prints the
-//! processor time of puts and of checkpoints of so many new keys instead, on a disk in memory.
+//! every key is new. The store is a file in DIR (TMPDIR, /var/tmp), or a disk in memory.
+//! `--checkpoint KEYS` prints the processor time of puts and of checkpoints of so many new keys
+//! instead, on a disk in memory.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::collections::VecDeque;

@@ -17,8 +17,20 @@ use kv_driver::{Call, Failing, Pair, Plan, Random, amount, config, reopen};
 
 /// Operations of one run.
 const STEPS: u64 = 60;
-/// How soon a failure of the log's thread is known, on the busiest machine.
+/// How soon a failure of a thread of the store's is known, on the busiest machine.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether `told` comes true: the store's threads tell a little after a call of theirs failed.
+fn within_patience(told: impl Fn() -> bool) -> bool {
+    let begin = Instant::now();
+    while !told() {
+        if begin.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
 
 /// One run: whether the plan struck.
 fn run(plan: Plan, seed: u64) -> Result<bool, String> {
@@ -51,14 +63,9 @@ fn run(plan: Plan, seed: u64) -> Result<bool, String> {
     pair.check_all()?;
     let struck = disk.struck();
     if matches!(struck, Some(Call::Flush | Call::WriteDurable)) {
-        // The log's thread writes for itself too, and tells a little after its write failed.
-        let begin = Instant::now();
-        while !pair.is_poisoned() {
-            if begin.elapsed() > PATIENCE {
-                return Err(format!("{struck:?} failed and the store goes on"));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        within_patience(|| pair.is_poisoned())
+            .then_some(())
+            .ok_or_else(|| format!("{struck:?} failed and the store goes on"))?;
         let error = pair.store.put(b"x", b"y").expect_err("poisoned");
         if error.kind() != ErrorKind::Poisoned {
             return Err(format!("a put after {struck:?} failed answers {error:?}"));
@@ -70,10 +77,9 @@ fn run(plan: Plan, seed: u64) -> Result<bool, String> {
         && pair.failures == 0
     {
         // A failure of the background may be made good by a later round; it is remembered.
-        let stats = pair.store.stats();
-        if stats.last_error.is_none() {
-            return Err(format!("{struck:?} failed and nobody was told"));
-        }
+        within_patience(|| pair.store.stats().last_error.is_some())
+            .then_some(())
+            .ok_or_else(|| format!("{struck:?} failed and nobody was told"))?;
     }
     drop(pair.store);
     let struck = disk.struck().is_some();

@@ -324,9 +324,7 @@ impl Index {
             let mut shard = self.shards[n].write();
             shard.ask(some.iter().copied());
             for &hash in some {
-                let hasher = self.hasher;
-                let changed = |e: &Entry| e.dirty && hasher.hash(e.key.bytes()) == hash;
-                if let Some(entry) = shard.table.find_mut(hash, changed) {
+                if let Some(entry) = shard.table.find_mut(hash, self.changed(hash)) {
                     entry.dirty = false;
                     part.add(entry, hash);
                 }
@@ -366,21 +364,23 @@ impl Index {
         self.add_cost(before, after);
     }
 
+    /// Whether an entry is that of a changed key of this hash.
+    fn changed(&self, hash: u64) -> impl Fn(&Entry) -> bool {
+        let hasher = self.hasher;
+        move |entry| entry.dirty && hasher.hash(entry.key.bytes()) == hash
+    }
+
     /// Takes keys off the lists that were stored by other means than theirs.
     pub fn unlist_stored(&self) {
-        let hasher = self.hasher;
         for shard in &self.shards {
             let hashes = std::mem::take(&mut shard.write().dirty);
             for some in hashes.chunks(AT_ONCE) {
                 let mut shard = shard.write();
                 shard.ask(some.iter().copied());
                 let Shard { table, dirty, .. } = &mut *shard;
-                let changed = |hash| {
-                    let is = |e: &Entry| e.dirty && hasher.hash(e.key.bytes()) == hash;
-                    table.find(hash, is).is_some()
-                };
+                let stays = |hash: &&u64| table.find(**hash, self.changed(**hash)).is_some();
                 let listed = dirty.len();
-                dirty.extend(some.iter().filter(|hash| changed(**hash)));
+                dirty.extend(some.iter().filter(stays));
                 let gone = some.len() - (dirty.len() - listed);
                 self.dirty.add_shared(-(gone as i64));
             }

@@ -329,8 +329,7 @@ impl Shared {
 
     /// Bytes of small values and changes that only memory and the log hold.
     pub fn memtable_bytes(&self) -> u64 {
-        let inline = self.inline_bytes.get();
-        inline + 64 * self.index.dirty()
+        self.inline_bytes.get() + 64 * self.index.dirty()
     }
 
     /// Lets a small value in when there is memory for it, and room on the disk for the pages that

@@ -52,7 +52,7 @@ impl Alive {
     }
 }
 
-fn is_no_space(error: &Error) -> bool {
+pub(super) fn is_no_space(error: &Error) -> bool {
     error.kind() == ErrorKind::NoSpace
 }
 

@@ -73,7 +73,7 @@ use worker::Signal;
 use super::disk::SharedBlocks;
 use super::sync::{Mutex, Tally};
 use super::wal::Wal;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::metrics::Histogram;
 
 /// Pages of small values that were read, by offset and how often their segment was taken.
@@ -204,10 +204,9 @@ impl Shared {
             // What commits deleted may only lack durability, small values only their pages.
             stored = self.checkpoint_with(&mut self.meta.lock(), group);
         }
-        let full = |e: &Error| e.kind() == ErrorKind::NoSpace;
-        if self.is_low() || stored.as_ref().is_err_and(full) {
+        if self.is_low() || stored.as_ref().is_err_and(gc::is_no_space) {
             self.collect(&mut self.meta.lock(), group, false)?;
-            if stored.as_ref().is_err_and(full) {
+            if stored.as_ref().is_err_and(gc::is_no_space) {
                 return self.checkpoint_with(&mut self.meta.lock(), group);
             }
         }

@@ -352,12 +352,9 @@ impl Shared {
         let total = 4 * manifest.len.div_ceil(chunk_of(manifest.len));
         let from = align_down(4 * first, COARSE_CHUNK);
         let to = align_up(4 * last, COARSE_CHUNK).unwrap_or(total).min(total);
-        let mut blocks = Blocks::new((to - from) as usize)?;
-        let size = blocks_of(to - from) as usize;
-        let mut pieces = Vec::new();
-        pieces_of(&manifest.crc_runs, from, &mut blocks[..size], &mut pieces)?;
-        self.disk.read_many(&mut pieces)?;
-        let bytes = &blocks[..(to - from) as usize];
+        let size = (to - from) as usize;
+        let blocks = bytes_of(&*self.disk, &manifest.crc_runs, from, size)?;
+        let bytes = &blocks[..size];
         for (n, piece) in bytes.chunks(COARSE_CHUNK as usize).enumerate() {
             let number = (from / COARSE_CHUNK) as usize + n;
             let right = manifest.crc_crcs.get(number) == Some(&crc32c(0, piece));
@@ -499,8 +496,7 @@ fn bytes_of(disk: &dyn Disk, runs: &[Run], at: u64, size: usize) -> Result<Block
 /// Whether all bytes of a value in several runs are what was written: reads all of them, a chunk
 /// and the checksums of many at a time.
 pub(super) fn is_whole(disk: &dyn Disk, manifest: &Manifest) -> Result<bool> {
-    let chunk = chunk_of(manifest.len);
-    let total = 4 * manifest.len.div_ceil(chunk);
+    let total = 4 * manifest.len.div_ceil(chunk_of(manifest.len));
     for (at, crc) in (0u64..)
         .step_by(COARSE_CHUNK as usize)
         .zip(&manifest.crc_crcs)
@@ -510,12 +506,29 @@ pub(super) fn is_whole(disk: &dyn Disk, manifest: &Manifest) -> Result<bool> {
         if crc32c(0, &listed[..size]) != *crc {
             return Ok(false);
         }
-        for (n, word) in (at / 4..).zip(listed[..size].chunks_exact(4)) {
-            let size = chunk.min(manifest.len - n * chunk) as usize;
-            let have = bytes_of(disk, &manifest.runs, n * chunk, size)?;
-            if crc32c(0, &have[..size]).to_le_bytes() != *word {
-                return Ok(false);
-            }
+        let words = listed[..size].chunks_exact(4);
+        let crcs = words.map(|w| u32::from_le_bytes(w.try_into().unwrap_or([0; 4])));
+        if !chunks_hold(disk, &manifest.runs, manifest.len, at / 4, crcs)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether chunks of a value of `len` bytes in `runs`, from chunk `first` on, have these checksums.
+pub(super) fn chunks_hold(
+    disk: &dyn Disk,
+    runs: &[Run],
+    len: u64,
+    first: u64,
+    crcs: impl Iterator<Item = u32>,
+) -> Result<bool> {
+    let chunk = chunk_of(len);
+    for (n, crc) in (first..).zip(crcs) {
+        let size = chunk.min(len - n * chunk) as usize;
+        let have = bytes_of(disk, runs, n * chunk, size)?;
+        if crc32c(0, &have[..size]) != crc {
+            return Ok(false);
         }
     }
     Ok(true)

@@ -21,14 +21,13 @@ use super::meta::MetaBlock;
 use super::meter::Meter;
 use super::open::{Parts, assemble, count_live, id_of, is_file, open, wal_config};
 use super::page;
-use super::read::is_whole;
-use super::reference::{Reference, SlotRef, chunk_of};
+use super::read::{chunks_hold, is_whole, runs_of};
+use super::reference::{Reference, SlotRef};
 use super::root::Root;
 use super::space::Space;
 use super::summary;
 use super::value::read_manifest;
 use super::verify::Problem;
-use crate::base::crc::crc32c;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kv::disk::{BLOCK, Blocks, Disk};
 use crate::kv::superblock::{COMPAT_SUMMARIES, COPIES, Superblock};
@@ -534,7 +533,7 @@ fn unreadable(key: &[u8], why: &Error) -> Error {
 
 /// Whether the bytes at `place` are what was written.
 fn holds(disk: &dyn Disk, place: &Reference, id: u64, key: &[u8]) -> bool {
-    let (offset, len, crcs) = match place {
+    let crcs = match place {
         Reference::Slot(slot) => {
             let size = slot.page_bytes as usize;
             let Ok(mut page) = Blocks::new(size) else {
@@ -544,20 +543,11 @@ fn holds(disk: &dyn Disk, place: &Reference, id: u64, key: &[u8]) -> bool {
                 && page::is_whole(&page[..size], id)
                 && page::value_of(&page[..size], slot, key).is_some();
         }
-        Reference::Block { offset, len, crc } => {
-            (*offset, u64::from(*len), std::slice::from_ref(crc))
-        }
-        Reference::Extent(extent) => (extent.offset, extent.len, &*extent.crcs),
+        Reference::Block { crc, .. } => std::slice::from_ref(crc),
+        Reference::Extent(extent) => &*extent.crcs,
         Reference::Manifest(list) => return is_whole(disk, list).unwrap_or(false),
         _ => return true,
     };
-    let chunk = chunk_of(len);
-    (0..).step_by(chunk as usize).zip(crcs).all(|(at, crc)| {
-        let size = chunk.min(len - at) as usize;
-        let read = Blocks::new(size).and_then(|mut blocks| {
-            disk.read(offset + at, &mut blocks)?;
-            Ok(crc32c(0, &blocks[..size]))
-        });
-        read.is_ok_and(|have| have == *crc)
-    })
+    let (runs, crcs) = (runs_of(place), crcs.iter().copied());
+    chunks_hold(disk, &runs, place.len(), 0, crcs).unwrap_or(false)
 }
