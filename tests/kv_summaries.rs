@@ -373,3 +373,52 @@ fn after_any_crash_repair_without_the_index_finds_what_opening_finds() {
     println!("{images} images, {back} large values");
     assert!(images > 100 && back > 100, "{images} {back}");
 }
+
+/// Just before a checkpoint names the new place of a value in several runs, all but a part of the
+/// value may have arrived there: its list is whole, and still the old place is the one that holds.
+#[test]
+fn of_a_moved_value_in_several_runs_the_place_whose_bytes_hold_is_taken() {
+    let config = tiny();
+    let (disk, store) = fresh(&config);
+    let value = bytes(1, 40_000);
+    let places = |store: &Store| -> BTreeSet<u64> {
+        let located = store.locate(b"moves", 0..u64::MAX).expect("located");
+        let located = located.expect("there");
+        located.pieces.iter().map(|piece| piece.offset).collect()
+    };
+    // Two runs, each in a segment that is mostly of others.
+    for other in 0..3 {
+        store.put(&[other], &bytes(1, 9000)).expect("works");
+    }
+    store.put(b"moves", &value).expect("works");
+    store.put(b"behind it", &bytes(1, 20_000)).expect("works");
+    store.checkpoint().expect("works");
+    for other in 0..3 {
+        store.delete(&[other]).expect("works");
+    }
+    store.delete(b"behind it").expect("works");
+    store.checkpoint().expect("works");
+    let old = places(&store);
+    assert_eq!(old.len(), 2, "{old:?}");
+    disk.record(true);
+    store.compact().expect("works");
+    let new = places(&store);
+    assert!(old.is_disjoint(&new), "from {old:?} to {new:?}");
+    drop(store);
+    let image = |at| Arc::new(disk.image(at, Survivors::All).expect("an image"));
+    let last = (0..disk.now())
+        .rev()
+        .find(|at| places(&reopen(&image(*at), &config)) == old)
+        .expect("a moment before the new place counts");
+    let image = image(last);
+    assert_eq!(blocks_with(&image, b"GKVF", 0).len(), 2, "no second list");
+    for place in &new {
+        let copy = Arc::new(image.copy());
+        copy.corrupt(*place, |block| block.fill(0));
+        destroy_index(&copy);
+        let report = repair(&copy, &config);
+        assert!(report.lost.is_empty(), "{report:?}");
+        let found = reopen(&copy, &config).get(b"moves").expect("works");
+        assert!(found == Some(value.clone()), "without the run at {place}");
+    }
+}
