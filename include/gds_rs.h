@@ -6152,7 +6152,11 @@ typedef struct gds_parquet_selection_t {
     const gds_parquet_condition_t *conditions;
     /** How many. 0 with NULL. */
     uint64_t condition_count;
-    /** Bytes of host memory that decoding may take. 0 picks half of what is free. */
+    /**
+     * Bytes of host memory that decoding may take, and of device memory that texts may
+     * take which the device decodes. 0: half of the host memory that is free, and what the
+     * device has.
+     */
     uint64_t memory_limit;
 } gds_parquet_selection_t;
 
@@ -6294,10 +6298,10 @@ gds_status_t gds_parquet_outline(const gds_parquet_t *parquet,
  *         row or row group; GDS_STATUS_CORRUPTED: gds_last_error() has the offset of the
  *         page or column chunk; GDS_STATUS_INVALID_ARGUMENT: also for a column whose key
  *         is missing; GDS_STATUS_OUT_OF_HOST_MEMORY: decoding takes more than
- *         memory_limit; GDS_STATUS_OUT_OF_DEVICE_MEMORY; GDS_STATUS_NOT_SUPPORTED: what
- *         the format has and no reader knows, or a build without Parquet;
- *         GDS_STATUS_FILE_CHANGED; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE;
- *         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+ *         memory_limit; GDS_STATUS_OUT_OF_DEVICE_MEMORY: also when texts take more;
+ *         GDS_STATUS_NOT_SUPPORTED: what the format has and no reader knows, or a build
+ *         without Parquet; GDS_STATUS_FILE_CHANGED; GDS_STATUS_IO;
+ *         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
  */
 GDS_NODISCARD GDS_API
 gds_status_t gds_parquet_load(const gds_parquet_t *parquet,

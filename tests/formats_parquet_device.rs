@@ -22,6 +22,7 @@ use arrow_array::{
     TimestampMicrosecondArray, UInt16Array,
 };
 use counted_device::PAGES;
+use gds_rs::ErrorKind;
 use gds_rs::engine::Context;
 use gds_rs::formats::MemorySource;
 use gds_rs::formats::parquet::{Keys, Parquet, Selection, fuzzing};
@@ -265,6 +266,32 @@ fn few_long_pages_of_lz4_are_for_the_host() {
             assert_eq!(took > 0, wanted, "{codec}, {rows} rows: {took} pages");
             assert_eq!(record_batch(&device, &batch), table);
         }
+    }
+}
+
+#[test]
+fn texts_that_grow_on_the_device_are_within_the_limit() {
+    let (device, _alone) = device();
+    let same = StringArray::from_iter_values((0..20_000).map(|_| "t".repeat(1000)));
+    let table = RecordBatch::try_from_iter([("t", Arc::new(same) as ArrayRef)]).unwrap();
+    let shared = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_encoding(Encoding::DELTA_BYTE_ARRAY);
+    for properties in [WriterProperties::builder(), shared] {
+        let bytes = written(&table, properties);
+        assert!(bytes.len() < 200_000, "{} bytes", bytes.len());
+        let (before, parquet) = (PAGES.load(Relaxed), open(bytes));
+        let within = |limit| {
+            let selection = Selection {
+                memory_limit: Some(limit),
+                ..Selection::default()
+            };
+            parquet.load(&device, &selection)
+        };
+        let error = within(19_999_999).map(drop).expect_err("19 MB are allowed");
+        assert_eq!(error.kind(), ErrorKind::OutOfDeviceMemory, "{error}");
+        assert_eq!(record_batch(&device, &within(21_000_000).unwrap()), table);
+        assert!(PAGES.load(Relaxed) > before, "no page was for the kernels");
     }
 }
 

@@ -322,10 +322,10 @@ pub unsafe extern "C" fn gds_parquet_outline(
 ///         row or row group; GDS_STATUS_CORRUPTED: gds_last_error() has the offset of the
 ///         page or column chunk; GDS_STATUS_INVALID_ARGUMENT: also for a column whose key
 ///         is missing; GDS_STATUS_OUT_OF_HOST_MEMORY: decoding takes more than
-///         memory_limit; GDS_STATUS_OUT_OF_DEVICE_MEMORY; GDS_STATUS_NOT_SUPPORTED: what
-///         the format has and no reader knows, or a build without Parquet;
-///         GDS_STATUS_FILE_CHANGED; GDS_STATUS_IO; GDS_STATUS_INVALID_HANDLE;
-///         GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
+///         memory_limit; GDS_STATUS_OUT_OF_DEVICE_MEMORY: also when texts take more;
+///         GDS_STATUS_NOT_SUPPORTED: what the format has and no reader knows, or a build
+///         without Parquet; GDS_STATUS_FILE_CHANGED; GDS_STATUS_IO;
+///         GDS_STATUS_INVALID_HANDLE; GDS_STATUS_STRUCT_SIZE; GDS_STATUS_FORKED.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gds_parquet_load(

@@ -244,7 +244,9 @@ pub struct gds_parquet_selection_t {
     pub conditions: *const gds_parquet_condition_t,
     /// How many. 0 with NULL.
     pub condition_count: u64,
-    /// Bytes of host memory that decoding may take. 0 picks half of what is free.
+    /// Bytes of host memory that decoding may take, and of device memory that texts may
+    /// take which the device decodes. 0: half of the host memory that is free, and what the
+    /// device has.
     pub memory_limit: u64,
 }
 

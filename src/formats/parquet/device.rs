@@ -82,6 +82,7 @@ pub(super) fn decode(
     roots: &[Root],
     chunks: &[Chunk],
     able: Option<&Able>,
+    texts_max: u64,
 ) -> Result<Vec<Option<(FieldRef, Array)>>> {
     let mut made: Vec<Option<(FieldRef, Array)>> = Vec::new();
     made.resize_with(roots.len(), || None);
@@ -112,6 +113,7 @@ pub(super) fn decode(
             parts,
             parquet,
             shapes,
+            texts_max,
         };
         let (nested, flat) = targets
             .into_iter()
@@ -188,6 +190,9 @@ pub(super) struct Job<'a> {
     pub(super) before: Vec<usize>,
     /// Of the roots that are lists or structs.
     pub(super) shapes: HashMap<usize, Shape>,
+    /// Most bytes of texts: those of a dictionary or of shared prefixes can be longer than
+    /// anything in the file.
+    texts_max: u64,
 }
 
 /// What became of a lot: `None`, or the root of a column that is not for the device.
@@ -350,6 +355,11 @@ impl Job<'_> {
         let columns: Vec<_> = columns.collect();
         let mut take_bytes = |column: usize, size: u64| {
             let space = align_up(size, ALIGN).unwrap_or(size).max(ALIGN);
+            let held = going.strings.iter().flatten().map(|(_, size)| size);
+            let texts = held.fold(size, |all, size| all.saturating_add(*size));
+            if texts > self.texts_max {
+                return Err(self.too_long(texts));
+            }
             let buffer = self.context.alloc(MemoryKind::Device, space)?;
             going.strings[column].push((buffer.clone(), size));
             Ok((buffer, 0))
@@ -379,6 +389,16 @@ impl Job<'_> {
             return Err(corrupted(self.path, page.offset, &text));
         }
         Ok(None)
+    }
+
+    fn too_long(&self, texts: u64) -> Error {
+        let (path, most) = (self.path, self.texts_max);
+        let message = format!(
+            "decode {}: its texts take {texts} bytes of device memory or more, and {most} are \
+             allowed; select fewer columns or row groups at a time, or allow more",
+            path.display()
+        );
+        Error::new(ErrorKind::OutOfDeviceMemory, message).with_path(path)
     }
 
     pub(super) fn is_string(&self, target: &Target) -> bool {

@@ -55,7 +55,8 @@ impl Parquet {
     /// # Errors
     /// `InvalidArgument` when the selection names what is not there or a key is missing;
     /// `Corrupted` with the offset of the page or chunk; `OutOfHostMemory` when decoding would
-    /// take more than the limit of the selection; `OutOfDeviceMemory`; what the file says.
+    /// take more than the limit of the selection; `OutOfDeviceMemory`, also when texts that the
+    /// device decodes take more than that; what the file says.
     pub fn load(&self, context: &Context, selection: &Selection) -> Result<Batch> {
         let roots = select::roots(self, selection)?;
         let parts = self.parts(selection)?;
@@ -103,7 +104,9 @@ impl Parquet {
         let mut chunks: Vec<Chunk> = found.into_iter().flatten().collect();
         chunks::check_cost(self, &chunks, limit)?;
         let able = able.map(|able| able.for_chunks(self, &chunks, threads(usize::MAX) as u64));
-        let mut made = device::decode(self, context, parts, roots, &chunks, able.as_ref())?;
+        let texts_max = selection.memory_limit.unwrap_or(u64::MAX);
+        let able = able.as_ref();
+        let mut made = device::decode(self, context, parts, roots, &chunks, able, texts_max)?;
         let rest: Vec<usize> = (0..roots.len()).filter(|at| made[*at].is_none()).collect();
         // What the device gave up on, the host has to see.
         let leaves: HashSet<usize> = rest

@@ -20,7 +20,9 @@ pub struct Selection {
     /// Conditions that all must hold. Row groups and pages whose statistics or bloom filters say
     /// that no row can fulfil them are left out. Rows that are kept may still not fulfil them.
     pub predicates: Vec<Predicate>,
-    /// Bytes of host memory that decoding may take. Half of what is free when `None`.
+    /// Bytes of host memory that decoding may take, and of device memory that texts may take which
+    /// the device decodes. When `None`, half of the host memory that is free, and what the device
+    /// has.
     pub memory_limit: Option<u64>,
 }
 
