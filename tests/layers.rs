@@ -38,7 +38,14 @@ const UNSAFE_ROOMS: &[&str] = &["device", "io", "ffi", "engine"];
 /// Rooms that deny `unsafe` but for the listed files.
 const UNSAFE_FILES: &[(&str, &[&str])] = &[
     ("cache", &["cache/table.rs", "cache/array/ring.rs"]),
-    ("kv", &["kv/disk/blocks.rs", "kv/disk/mapping.rs"]),
+    (
+        "kv",
+        &[
+            "kv/disk/blocks.rs",
+            "kv/disk/mapping.rs",
+            "kv/store/ahead.rs",
+        ],
+    ),
 ];
 
 fn sources(dir: &Path, into: &mut Vec<PathBuf>) {

@@ -7,7 +7,8 @@
 
 use std::ops::Range;
 
-use super::index::{Entry, Index, Shard};
+use super::entry::Entry;
+use super::index::{Index, Shard};
 use super::page::{SLOT_HEADER, put_slot, slot_bytes};
 use super::reference::Reference;
 use crate::kv::wal::Lsn;

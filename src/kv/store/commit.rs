@@ -14,7 +14,6 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Shared;
-use super::index::GROUP;
 use super::reference::{Reader, Reference, small_value};
 use super::value::{Stored, ValueWriter};
 use crate::error::{Error, ErrorKind, Result};
@@ -200,19 +199,21 @@ impl Shared {
 
     pub fn put(self: &Arc<Self>, key: &[u8], value: &[u8]) -> Result<Lsn> {
         self.root.check()?;
+        self.index.expect(key);
         let ready = self.ready(key, value)?;
-        self.commit(&[ready])
+        self.commit(&mut [ready])
     }
 
     pub fn put_stored(self: &Arc<Self>, key: &[u8], stored: Stored) -> Result<Lsn> {
         self.root.check()?;
-        self.commit(&[Self::ready_stored(key, stored)?])
+        self.commit(&mut [Self::ready_stored(key, stored)?])
     }
 
     /// Deletes `key`; whether it was there, and the record to wait for.
     pub fn delete(&self, key: &[u8]) -> Result<(bool, Lsn)> {
         self.root.check()?;
         self.check_key(key)?;
+        self.index.expect(key);
         let ready = Ready::Delete(key);
         let mut append = self.wal.begin(ready.bytes())?;
         let there = self.index.with(key, |entry| {
@@ -243,28 +244,13 @@ impl Shared {
                 }
             });
         }
-        // The index is asked for many at once, before others are kept waiting.
-        let mut keys = [&[][..]; GROUP];
-        let mut each = batch.each().map(|(key, _)| key);
-        loop {
-            let count = keys
-                .iter_mut()
-                .zip(&mut each)
-                .map(|(k, key)| *k = key)
-                .count();
-            if count < 2 {
-                break;
-            }
-            self.index.with_group(&keys[..count], &mut |_, entry| {
-                std::hint::black_box(entry.lsn);
-            });
-        }
-        self.commit(&all)
+        batch.each().for_each(|(key, _)| self.index.expect(key));
+        self.commit(&mut all)
     }
 
     /// Appends all records, then changes the index, then ends the commit: an error before that
     /// leaves nothing behind.
-    fn commit(&self, all: &[Ready<'_>]) -> Result<Lsn> {
+    fn commit(&self, all: &mut [Ready<'_>]) -> Result<Lsn> {
         let bytes = all.iter().map(Ready::bytes).sum();
         let mut append = self.wal.begin(bytes)?;
         let mut first = 0;
@@ -292,7 +278,7 @@ impl Shared {
             match ready {
                 Ready::Inline(key, value) => {
                     user += key.len() + value.len();
-                    self.apply(key, lsn, Reference::Inline(value.clone()));
+                    self.apply(key, lsn, Reference::Inline(std::mem::take(value)));
                 }
                 Ready::Stored(key, stored, _) => {
                     user += key.len() + stored.reference.len() as usize;

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
 
+use super::ahead;
+use super::entry::{Entry, Version};
 use super::key::{Hasher, Key};
 use super::ordered::Ordered;
 use super::reference::Reference;
@@ -21,76 +23,6 @@ use crate::kv::wal::Lsn;
 const SHARDS: usize = 256;
 /// Keys that `with_group` takes at most: what a processor has under way at once.
 pub(crate) const GROUP: usize = 16;
-/// What an entry costs beside its heap: the table's slot, its control byte and spare room.
-const ENTRY_COST: u64 = 130;
-/// What a key costs in the ordered set.
-const ORDERED_COST: u64 = 40;
-
-/// One version of a value that snapshots may still ask for.
-#[derive(Debug, Clone)]
-pub(crate) struct Version {
-    pub lsn: Lsn,
-    pub reference: Reference,
-}
-
-/// A key with its newest version.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub key: Key,
-    pub lsn: Lsn,
-    pub reference: Reference,
-    /// Newest first; all older than `lsn`.
-    #[allow(
-        clippy::box_collection,
-        reason = "8 bytes an entry, where a Vec takes 24"
-    )]
-    pub older: Option<Box<Vec<Version>>>,
-    /// Number of the meta block that named it: decides between equal versions while opening.
-    pub seq: u32,
-    /// Not in the meta log as it is now.
-    pub dirty: bool,
-}
-
-impl Entry {
-    /// The version that a reader at `at` sees.
-    #[inline]
-    pub fn at(&self, at: Lsn) -> Option<(Lsn, &Reference)> {
-        if self.lsn <= at {
-            return Some((self.lsn, &self.reference));
-        }
-        let older = self.older.as_ref()?;
-        older
-            .iter()
-            .find(|v| v.lsn <= at)
-            .map(|v| (v.lsn, &v.reference))
-    }
-
-    /// Where version `lsn` is.
-    pub fn version(&self, lsn: Lsn) -> Option<&Reference> {
-        if self.lsn == lsn {
-            return Some(&self.reference);
-        }
-        let mut older = self.older.as_ref()?.iter();
-        older.find(|v| v.lsn == lsn).map(|v| &v.reference)
-    }
-
-    /// The place of version `lsn`, to change it.
-    pub fn version_mut(&mut self, lsn: Lsn) -> Option<&mut Reference> {
-        if self.lsn == lsn {
-            return Some(&mut self.reference);
-        }
-        let mut older = self.older.as_mut()?.iter_mut();
-        older.find(|v| v.lsn == lsn).map(|v| &mut v.reference)
-    }
-
-    pub(super) fn cost(&self, ordered: bool) -> u64 {
-        let older = self.older.as_ref().map_or(0, |o| {
-            o.iter().map(|v| 48 + v.reference.heap()).sum::<u64>()
-        });
-        let ordered = if ordered { ORDERED_COST } else { 0 };
-        ENTRY_COST + self.key.heap() + self.reference.heap() + older + ordered
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -116,6 +48,8 @@ pub(crate) struct Replaced {
 #[derive(Debug)]
 pub(crate) struct Index {
     pub(super) shards: Box<[RwLock<Shard>]>,
+    /// Of each shard's table.
+    places: Box<[ahead::Place]>,
     ordered: Option<Ordered>,
     pub(super) hasher: Hasher,
     // Those who hold the commit lock add to these for the price of a store.
@@ -137,6 +71,7 @@ impl Index {
     pub fn new(ordered: bool) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            places: (0..SHARDS).map(|_| ahead::Place::default()).collect(),
             ordered: ordered.then(Ordered::default),
             hasher: Hasher::random(),
             keys: Tally::default(),
@@ -224,6 +159,12 @@ impl Index {
         self.bytes.add_shared(after as i64 - before as i64);
     }
 
+    /// Asks memory for what `apply` of this key will touch.
+    pub fn expect(&self, key: &[u8]) {
+        let hash = self.hasher.hash(key);
+        self.places[Self::number(hash)].ask(hash);
+    }
+
     /// Makes `reference` the newest version of `key`; the caller holds the commit lock. `keep`
     /// says whether a snapshot may ask for the one that is replaced, by its number.
     pub fn apply(
@@ -294,7 +235,8 @@ impl Index {
                 if let Some(ordered) = &self.ordered {
                     ordered.add(entry.key.clone());
                 }
-                place.insert(entry);
+                let new = place.insert(entry);
+                self.places[Self::number(hash)].note(new);
             }
         }
         self.keys

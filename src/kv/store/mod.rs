@@ -13,11 +13,13 @@
 //! `tests/kv_store.rs`, `tests/kv_model.rs`, `tests/kv_crash.rs`, `tests/kv_seeded_bugs.rs`,
 //! `tests/kv_summaries.rs`.
 
+mod ahead;
 mod chains;
 mod changed;
 mod checkpoint;
 mod commit;
 mod config;
+mod entry;
 mod fill;
 pub(crate) mod fuzzing;
 mod gc;

@@ -8,7 +8,7 @@
 use super::Shared;
 use super::chains::Notes;
 use super::changed::{AHEAD, Group, Part, Span, Taken};
-use super::index::Entry;
+use super::entry::Entry;
 use super::key::Key;
 use super::meta::{MetaBody, MetaBuilder};
 use super::pages::{Packer, Place};

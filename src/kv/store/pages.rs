@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
 use super::config::PAGE_TARGET;
-use super::index::Entry;
+use super::entry::Entry;
 use super::key::Key;
 use super::page::{PageBuilder, put_slot};
 use super::reference::{Reference, Run, SlotRef};

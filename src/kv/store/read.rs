@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shared;
-use super::index::Entry;
+use super::entry::Entry;
 use super::page;
 use super::reference::{COARSE_CHUNK, Manifest, Reference, Run, SlotRef, blocks_of, chunk_of};
 use crate::base::crc::crc32c;
