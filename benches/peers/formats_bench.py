@@ -41,6 +41,7 @@ def options(arguments=None):
     parser.add_argument("--decode-size", type=parse_size)
     parser.add_argument("--arrow-size", type=parse_size)
     parser.add_argument("--elf-files", type=int)
+    parser.add_argument("--elf-folder", action="append", default=[])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--skip-peers", action="store_true")
     o = parser.parse_args(arguments)

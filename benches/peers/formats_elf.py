@@ -153,7 +153,7 @@ def inspect(bench, files):
 
 
 def run(bench):
-    files = elf_files(FOLDERS, bench.o.elf_files)
+    files = elf_files(FOLDERS + bench.o.elf_folder, bench.o.elf_files)
     if not files:
         bench.note("ELF: no file found")
         return

@@ -94,13 +94,15 @@ pub(super) fn run(global: &Global, args: &InspectArgs) -> Outcome {
     } else {
         ", without its end: the file is cut"
     };
-    say(format_args!(
+    let first = format!(
         "{}: {}, {size} bytes ({}){cut}",
         args.file.display(),
         detected.format,
         bytes_text(size)
-    ))?;
-    report.lines.iter().try_for_each(say)
+    );
+    // In one piece: a system call a line takes longer than the rest.
+    let lines: Vec<String> = std::iter::once(first).chain(report.lines).collect();
+    say(lines.join("\n"))
 }
 
 pub(super) fn unknown(path: &std::path::Path) -> Error {
