@@ -235,8 +235,7 @@ impl Index {
                 if let Some(ordered) = &self.ordered {
                     ordered.add(entry.key.clone());
                 }
-                let new = place.insert(entry);
-                self.places[Self::number(hash)].note(new);
+                self.places[Self::number(hash)].note(place.insert(entry));
             }
         }
         self.keys
@@ -281,7 +280,7 @@ impl Index {
                 if let Some(ordered) = &self.ordered {
                     ordered.add(entry.key.clone());
                 }
-                place.insert(entry);
+                self.places[Self::number(hash)].note(place.insert(entry));
             }
         }
     }
