@@ -492,7 +492,8 @@ mod tests {
                             |(at, n): &(u32, u32)| group.parts[*at as usize].key_of(*n).to_vec();
                         got.extend(few.iter().map(key));
                     }
-                    assert!(got.len() - before > keys.len() / parts / 2);
+                    // Few keys need not be shared well.
+                    assert!(cfg!(miri) || got.len() - before > keys.len() / parts / 2);
                 }
                 assert!(got.iter().eq(&keys));
             }

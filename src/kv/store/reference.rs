@@ -347,7 +347,7 @@ mod tests {
     fn round(reference: &Reference) -> Reference {
         let mut bytes = Vec::new();
         reference.encode(&mut bytes).unwrap();
-        for cut in 0..bytes.len() {
+        for cut in (0..bytes.len()).step_by(if cfg!(miri) { 97 } else { 1 }) {
             assert!(Reference::decode(&mut Reader(&bytes[..cut])).is_none());
         }
         let mut reader = Reader(&bytes);

@@ -507,9 +507,12 @@ mod tests {
 
     #[test]
     fn checksums_are_the_same_whether_the_length_was_known() {
-        let data: Vec<u8> = (0..(FINE_MAX as usize + 70_000))
-            .map(|i| (i / 7 + i) as u8)
-            .collect();
+        let most = if cfg!(miri) {
+            5000
+        } else {
+            FINE_MAX as usize + 70_000
+        };
+        let data: Vec<u8> = (0..most).map(|i| (i / 7 + i) as u8).collect();
         for len in [
             1,
             4096,
@@ -518,7 +521,9 @@ mod tests {
             FINE_MAX as usize + 1,
             data.len(),
         ] {
-            let data = &data[..len];
+            let Some(data) = data.get(..len) else {
+                continue;
+            };
             let mut known = Checksums::new(Some(len as u64));
             known.add(data);
             let mut unknown = Checksums::new(None);
