@@ -20,16 +20,16 @@ const STEPS: u64 = 60;
 /// How soon a failure of a thread of the store's is known, on the busiest machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether `told` comes true: the store's threads tell a little after a call of theirs failed.
-fn within_patience(told: impl Fn() -> bool) -> bool {
+/// Waits until `told`: the store's threads tell a little after a call of theirs failed.
+fn wait_until(told: impl Fn() -> bool, else_what: &str) -> Result<(), String> {
     let begin = Instant::now();
     while !told() {
         if begin.elapsed() > PATIENCE {
-            return false;
+            return Err(else_what.to_owned());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    true
+    Ok(())
 }
 
 /// One run: whether the plan struck.
@@ -63,9 +63,8 @@ fn run(plan: Plan, seed: u64) -> Result<bool, String> {
     pair.check_all()?;
     let struck = disk.struck();
     if matches!(struck, Some(Call::Flush | Call::WriteDurable)) {
-        within_patience(|| pair.is_poisoned())
-            .then_some(())
-            .ok_or_else(|| format!("{struck:?} failed and the store goes on"))?;
+        let what = format!("{struck:?} failed and the store goes on");
+        wait_until(|| pair.is_poisoned(), &what)?;
         let error = pair.store.put(b"x", b"y").expect_err("poisoned");
         if error.kind() != ErrorKind::Poisoned {
             return Err(format!("a put after {struck:?} failed answers {error:?}"));
@@ -77,9 +76,8 @@ fn run(plan: Plan, seed: u64) -> Result<bool, String> {
         && pair.failures == 0
     {
         // A failure of the background may be made good by a later round; it is remembered.
-        within_patience(|| pair.store.stats().last_error.is_some())
-            .then_some(())
-            .ok_or_else(|| format!("{struck:?} failed and nobody was told"))?;
+        let what = format!("{struck:?} failed and nobody was told");
+        wait_until(|| pair.store.stats().last_error.is_some(), &what)?;
     }
     drop(pair.store);
     let struck = disk.struck().is_some();

@@ -197,14 +197,24 @@ pub(super) fn check_cost(parquet: &Parquet, chunks: &[Chunk], limit: u64) -> Res
     Ok(())
 }
 
+/// Decoding takes more host memory than is allowed.
 pub(super) fn too_large(parquet: &Parquet, cost: u64, limit: u64) -> Error {
+    beyond(parquet, cost, limit, ErrorKind::OutOfHostMemory)
+}
+
+/// Decoding takes more than is allowed of the memory that `kind` says.
+pub(super) fn beyond(parquet: &Parquet, cost: u64, limit: u64, kind: ErrorKind) -> Error {
     let path = parquet.source().path();
+    let whose = match kind {
+        ErrorKind::OutOfDeviceMemory => "device",
+        _ => "host",
+    };
     let message = format!(
-        "decode {}: it takes {cost} bytes of host memory or more, and {limit} are allowed; select \
-         fewer columns or row groups at a time, or allow more",
+        "decode {}: it takes {cost} bytes of {whose} memory or more, and {limit} are allowed; \
+         select fewer columns or row groups at a time, or allow more",
         path.display()
     );
-    Error::new(ErrorKind::OutOfHostMemory, message).with_path(path)
+    Error::new(kind, message).with_path(path)
 }
 
 /// The metadata that the crate decodes the chunks by: nothing is encrypted any more, and where

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use arrow_schema::FieldRef;
 
-use super::chunks::Chunk;
+use super::chunks::{Chunk, beyond};
 use super::decode::field_of;
 use super::failure::corrupted;
 use super::lots::{LotSize, Rooms, Sent, lots, one};
@@ -358,7 +358,8 @@ impl Job<'_> {
             let held = going.strings.iter().flatten().map(|(_, size)| size);
             let texts = held.fold(size, |all, size| all.saturating_add(*size));
             if texts > self.texts_max {
-                return Err(self.too_long(texts));
+                let kind = ErrorKind::OutOfDeviceMemory;
+                return Err(beyond(self.parquet, texts, self.texts_max, kind));
             }
             let buffer = self.context.alloc(MemoryKind::Device, space)?;
             going.strings[column].push((buffer.clone(), size));
@@ -389,16 +390,6 @@ impl Job<'_> {
             return Err(corrupted(self.path, page.offset, &text));
         }
         Ok(None)
-    }
-
-    fn too_long(&self, texts: u64) -> Error {
-        let (path, most) = (self.path, self.texts_max);
-        let message = format!(
-            "decode {}: its texts take {texts} bytes of device memory or more, and {most} are \
-             allowed; select fewer columns or row groups at a time, or allow more",
-            path.display()
-        );
-        Error::new(ErrorKind::OutOfDeviceMemory, message).with_path(path)
     }
 
     pub(super) fn is_string(&self, target: &Target) -> bool {
